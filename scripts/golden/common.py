@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+# Shared by the makers of golden files: where the files go, how HDF5 and JSON are written, and how the
+# script's name and the library versions are recorded in each of them.
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import h5py
+import numpy as np
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in packages}
+    found["python"] = platform.python_version()
+    return found
+
+
+def little_endian(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind in "iub":
+        return array.astype("<i4")
+    return array.astype("<f4" if array.dtype.itemsize <= 4 else "<f8")
+
+
+def write_hdf5(
+    name: str,
+    maker: str,
+    library_versions: Mapping[str, str],
+    datasets: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Contiguous datasets; integers become i32, floats stay f32 or f64; attributes are strings or numbers."""
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    path = GOLDEN / name
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file.attrs["maker"] = maker
+        file.attrs["versions"] = json.dumps(dict(library_versions), sort_keys=True)
+        for key, value in attributes.items():
+            file.attrs[key] = json.dumps(value) if isinstance(value, (dict, list)) else value
+        for key in sorted(datasets):
+            file.create_dataset(key.lstrip("/"), data=little_endian(datasets[key]))
+    print(f"{path.name}: {path.stat().st_size} bytes, {len(datasets)} datasets")
+
+
+def write_json(name: str, maker: str, library_versions: Mapping[str, str], content: Mapping[str, Any]) -> None:
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    path = GOLDEN / name
+    document = {"maker": maker, "versions": dict(library_versions), **content}
+    lines = [f"{json.dumps(key)}: {dump_member(value)}" for key, value in document.items()]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+def dump_member(value: Any) -> str:
+    """One line per element for lists of objects and lists of lists, one line otherwise."""
+    if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+        return "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
+    return json.dumps(value, allow_nan=False)

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+# Tiny random T5 and Switch Transformers models: parameters, logits, loss, gradients, routing, greedy output.
+# Writes tests/golden/{t5_relu,t5_geglu,t5_long,switch}.h5 from Hugging Face transformers 4.57.6
+# (T5ForConditionalGeneration, SwitchTransformersForConditionalGeneration) on PyTorch 2.5.1, CPU, float32.
+# Names are ours and kernels are stored [in, out]. Nothing overflows in the Switch model: 24 tokens a row, capacity 64.
+# Run: python scripts/golden/models.py [name ...]
+
+import contextlib
+import copy
+import sys
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+import numpy as np
+import torch
+from transformers import (
+    SwitchTransformersConfig,
+    SwitchTransformersForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.models.switch_transformers import modeling_switch_transformers
+from transformers.models.t5 import modeling_t5
+
+from common import versions, write_hdf5
+
+PAD, EOS, NEW_TOKENS = 0, 1, 12
+SMALLEST_MARGIN = 2e-3
+
+
+@dataclass
+class Shape:
+    name: str
+    kind: str  # "t5" or "switch"
+    activation: str = "relu"
+    tied: bool = True
+    d_model: int = 32
+    d_ff: int = 48
+    d_kv: int = 8
+    heads: int = 4
+    layers: int = 2
+    vocabulary: int = 96
+    experts: int = 0
+    sparse: tuple[int, ...] = ()
+    batch: int = 3
+    input_length: int = 24
+    target_length: int = 10
+    input_lengths: tuple[int, ...] = ()  # real tokens in each row; empty: no padding
+    target_lengths: tuple[int, ...] = ()
+
+
+SHAPES = [
+    Shape("t5_relu", "t5", input_lengths=(24, 17, 21), target_lengths=(10, 7, 9)),
+    Shape("t5_geglu", "t5", activation="geglu", tied=False, d_kv=6, input_lengths=(24, 22, 13),
+          target_lengths=(10, 10, 6)),
+    Shape("t5_long", "t5", d_model=16, d_ff=24, d_kv=4, heads=4, layers=1, vocabulary=64, batch=1,
+          input_length=160, target_length=140),
+    Shape("switch", "switch", d_model=24, d_ff=32, layers=4, experts=4, sparse=(1, 3)),
+]
+
+
+def build(shape: Shape) -> torch.nn.Module:
+    common: dict[str, Any] = dict(
+        vocab_size=shape.vocabulary, d_model=shape.d_model, d_kv=shape.d_kv, d_ff=shape.d_ff,
+        num_layers=shape.layers, num_decoder_layers=shape.layers, num_heads=shape.heads,
+        relative_attention_num_buckets=32, relative_attention_max_distance=128, dropout_rate=0.0,
+        layer_norm_epsilon=1e-6, tie_word_embeddings=shape.tied, pad_token_id=PAD, eos_token_id=EOS,
+        decoder_start_token_id=PAD,
+        feed_forward_proj="gated-gelu" if shape.activation == "geglu" else "relu",
+    )
+    if shape.kind == "t5":
+        return T5ForConditionalGeneration(T5Config(**common)).eval()
+    config = SwitchTransformersConfig(
+        **common, num_experts=shape.experts, num_sparse_encoder_layers=len(shape.sparse),
+        num_sparse_decoder_layers=len(shape.sparse), expert_capacity=64, router_jitter_noise=0.0,
+        router_bias=False, router_dtype="float32", router_z_loss_coef=0.0, router_aux_loss_coef=0.0,
+    )
+    return SwitchTransformersForConditionalGeneration(config).eval()
+
+
+def initialise(model: torch.nn.Module, shape: Shape, random: np.random.Generator) -> None:
+    """Larger than the library's own initialisation, so that attention, logits and routing are far from uniform."""
+    inner = shape.heads * shape.d_kv
+    deviations = {
+        "shared": 1.0, "lm_head": shape.d_model**-0.5, "relative_attention_bias": 1.0,
+        "q": 1.5 * (shape.d_model * shape.d_kv) ** -0.5, "k": 1.5 * shape.d_model**-0.5,
+        "v": shape.d_model**-0.5, "o": inner**-0.5, "classifier": 2.0 * shape.d_model**-0.5,
+        "wi": 1.5 * shape.d_model**-0.5, "wi_0": 1.5 * shape.d_model**-0.5, "wi_1": shape.d_model**-0.5,
+        "wo": 1.5 * shape.d_ff**-0.5,
+    }
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            normal = random.standard_normal(tuple(parameter.shape))
+            kind = name.split(".")[-2]
+            value = 1.0 + 0.25 * normal if "layer_norm" in kind else deviations[kind] * normal
+            parameter.copy_(torch.from_numpy(value.astype(np.float32)))
+
+
+def make_tokens(shape: Shape, length: int, lengths: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """Random ids from 2 up, EOS as the last real token, padding after it."""
+    tokens = random.integers(2, shape.vocabulary, size=(shape.batch, length))
+    for row in range(shape.batch):
+        real = lengths[row] if lengths else length
+        tokens[row, real - 1] = EOS
+        tokens[row, real:] = PAD
+    return tokens
+
+
+def shift_right(targets: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.full_like(targets[:, :1], PAD), targets[:, :-1]], axis=1)
+
+
+# ---- names
+
+ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
+
+
+def our_name(name: str) -> str:
+    """Our name of one parameter; experts map to .../experts/<e>/wi and are stacked later."""
+    parts = name.split(".")
+    if name == "shared.weight":
+        return "shared/embedding"
+    if name == "lm_head.weight":
+        return "decoder/logits/kernel"
+    stack = parts[0]
+    if parts[1] == "final_layer_norm":
+        return f"{stack}/final_norm/scale"
+    block, sublayer, rest = parts[2], int(parts[4]), parts[5:]
+    last = 1 if stack == "encoder" else 2
+    if "relative_attention_bias" in rest:
+        return f"{stack}/relative_bias/table"
+    prefix = f"{stack}/block_{block}"
+    if rest[0] == "layer_norm":
+        kind = "self_attention" if sublayer == 0 else "feed_forward" if sublayer == last else "cross_attention"
+        return f"{prefix}/{kind}/norm/scale"
+    if rest[0] in ("SelfAttention", "EncDecAttention"):
+        kind = "self_attention" if rest[0] == "SelfAttention" else "cross_attention"
+        return f"{prefix}/{kind}/{ATTENTION[rest[1]]}/kernel"
+    if rest[1] == "router":
+        return f"{prefix}/moe/router/kernel"
+    if rest[1] == "experts":
+        return f"{prefix}/moe/experts/{rest[2].removeprefix('expert_')}/{rest[3]}"
+    return f"{prefix}/feed_forward/{rest[1]}/kernel"
+
+
+def our_tensors(tensors: dict[str, torch.Tensor], shape: Shape) -> dict[str, np.ndarray]:
+    result: dict[str, np.ndarray] = {}
+    experts: dict[str, dict[int, np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        ours = our_name(name)
+        value = tensor.detach().numpy()
+        if ours.endswith(("/kernel", "/table")) or "/moe/experts/" in ours:
+            value = value.T
+        if "/moe/experts/" in ours:
+            prefix, expert, kernel = ours.rsplit("/", 2)
+            experts.setdefault(f"{prefix}/{kernel}/kernel", {})[int(expert)] = value
+        else:
+            result[ours] = value
+    for name, values in experts.items():
+        result[name] = np.stack([values[expert] for expert in range(len(values))])
+    for stack in ("encoder", "decoder"):
+        for block in shape.sparse:
+            old = f"{stack}/block_{block}/feed_forward/norm/scale"
+            result[f"{stack}/block_{block}/moe/norm/scale"] = result.pop(old)
+    return result
+
+
+# ---- running
+
+@contextlib.contextmanager
+def double_everywhere() -> Iterator[None]:
+    """The library computes norms and attention softmax in float32 whatever the model's type; lift that."""
+
+    def norm(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+    classes = [modeling_t5.T5LayerNorm, modeling_switch_transformers.SwitchTransformersLayerNorm]
+    kept = [cls.forward for cls in classes]
+    kept_float = torch.Tensor.float
+    try:
+        for cls in classes:
+            cls.forward = norm
+        torch.Tensor.float = lambda self, *args, **kwargs: self if self.is_floating_point() else kept_float(self)
+        yield
+    finally:
+        for cls, forward in zip(classes, kept):
+            cls.forward = forward
+        torch.Tensor.float = kept_float
+
+
+def watch_routers(model: torch.nn.Module, records: dict[str, list[torch.Tensor]]) -> None:
+    for name, module in model.named_modules():
+        if name.endswith(".mlp.router"):
+            stack, block = name.split(".")[0], name.split(".")[2]
+
+            def hook(module: Any, inputs: Any, output: Any, key: str = f"{stack}/block_{block}") -> None:
+                records.setdefault(key, []).append(output[2].detach())
+
+            module.register_forward_hook(hook)
+
+
+def forward_backward(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    output = model(**batch, use_cache=False)
+    output.loss.backward()
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        # An expert without tokens has no gradient there; ours is then zero.
+        gradients[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+    return output, gradients
+
+
+def generate(model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+    """Greedy tokens without the start token, padded with 0 after EOS; and the smallest top-1 margin met."""
+    output = model.generate(
+        input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask), do_sample=False, num_beams=1,
+        max_new_tokens=NEW_TOKENS, use_cache=True, output_scores=True, return_dict_in_generate=True,
+    )
+    generated = output.sequences[:, 1:].numpy()
+    margin = np.inf
+    for step, scores in enumerate(output.scores):
+        best = scores.topk(2, dim=-1).values
+        alive = ~(generated[:, :step] == EOS).any(axis=1)
+        margin = min(margin, float((best[:, 0] - best[:, 1]).numpy()[alive].min()))
+    return generated, margin
+
+
+def attempt(shape: Shape, seed: int) -> dict[str, Any] | None:
+    """All datasets for one seed, or None where a choice (expert or greedy token) is too close to call."""
+    random = np.random.default_rng(seed)
+    model = build(shape)
+    initialise(model, shape, random)
+    tokens = make_tokens(shape, shape.input_length, shape.input_lengths, random)
+    unpadded = make_tokens(shape, shape.input_length, (), random) if shape.input_lengths else tokens
+    targets = make_tokens(shape, shape.target_length, shape.target_lengths, random)
+    mask = (tokens != PAD).astype(np.int64)
+    decoder_inputs = shift_right(targets)
+    records: dict[str, list[torch.Tensor]] = {}
+    watch_routers(model, records)
+
+    ones = np.ones_like(mask)
+    with torch.no_grad():
+        generated, token_margin = generate(model, unpadded, ones)
+    if token_margin < SMALLEST_MARGIN or (shape.batch > 1 and not early_end(generated)):
+        return None
+    if smallest_router_margin(records) < SMALLEST_MARGIN:
+        return None
+    records.clear()
+
+    batch = {
+        "input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask),
+        "decoder_input_ids": torch.from_numpy(decoder_inputs),
+        "labels": torch.from_numpy(np.where(targets == PAD, -100, targets)),
+    }
+    output, gradients = forward_backward(model, batch)
+    if smallest_router_margin(records) < SMALLEST_MARGIN:
+        return None
+    datasets: dict[str, Any] = {
+        "encoder_tokens": tokens, "encoder_mask": mask, "decoder_inputs": decoder_inputs, "targets": targets,
+        "generation_tokens": unpadded, "generated": generated,
+        "logits": output.logits.detach().numpy(), "encoder_output": output.encoder_last_hidden_state.detach().numpy(),
+        "loss": np.float32(output.loss.item()),
+    }
+    for key, (logits,) in records.items():
+        flat = logits.reshape(-1, shape.experts)
+        probabilities = torch.softmax(flat, dim=-1)
+        expert = probabilities.argmax(dim=-1).numpy()
+        if set(expert.tolist()) != set(range(shape.experts)):
+            return None
+        datasets[f"router/{key}/logits"] = flat.numpy()
+        datasets[f"router/{key}/probabilities"] = probabilities.numpy()
+        datasets[f"router/{key}/expert"] = expert
+    records.clear()
+    check_decoder_mask_is_causal_only(model, batch, output.logits)
+
+    with double_everywhere():
+        exact = copy.deepcopy(model).double()
+        for module in exact.modules():
+            if isinstance(module, modeling_switch_transformers.SwitchTransformersTop1Router):
+                module.dtype = torch.float64
+        exact_output, exact_gradients = forward_backward(exact, batch)
+    assert exact_output.logits.dtype == torch.float64
+    datasets["loss_f64"] = np.float64(exact_output.loss.item())
+    for name, tensor in our_tensors(dict(model.named_parameters()), shape).items():
+        datasets[f"parameters/{name}"] = tensor
+    for name, tensor in our_tensors(gradients, shape).items():
+        datasets[f"gradients/{name}"] = tensor
+    difference = max(float((gradients[n] - exact_gradients[n]).abs().max()) for n in gradients)
+    datasets["attributes"] = {
+        "seed": seed,
+        "config": our_config(shape),
+        "max_logit_difference_from_f64": float((output.logits - exact_output.logits).abs().max()),
+        "max_gradient_difference_from_f64": difference,
+    }
+    return datasets
+
+
+def early_end(generated: np.ndarray) -> bool:
+    """At least one row ends before the limit and at least one does not."""
+    ended = (generated[:, :-1] == EOS).any(axis=1)
+    return bool(ended.any() and not ended.all())
+
+
+def smallest_router_margin(records: dict[str, list[torch.Tensor]]) -> float:
+    margin = np.inf
+    for logits in (one for many in records.values() for one in many):
+        best = torch.softmax(logits, dim=-1).topk(2, dim=-1).values
+        margin = min(margin, float((best[..., 0] - best[..., 1]).min()))
+    return margin
+
+
+def check_decoder_mask_is_causal_only(model: torch.nn.Module, batch: dict[str, torch.Tensor],
+                                      logits: torch.Tensor) -> None:
+    with torch.no_grad():
+        again = model(**batch, decoder_attention_mask=torch.ones_like(batch["labels"]), use_cache=False)
+    assert torch.equal(again.logits, logits.detach())
+
+
+def our_config(shape: Shape) -> dict[str, Any]:
+    return {
+        "d_model": shape.d_model, "d_ff": shape.d_ff, "d_kv": shape.d_kv, "num_heads": shape.heads,
+        "encoder_layers": shape.layers, "decoder_layers": shape.layers, "vocabulary_size": shape.vocabulary,
+        "activation": shape.activation, "tied_embeddings": shape.tied, "num_experts": shape.experts,
+        "encoder_sparse_layers": list(shape.sparse), "decoder_sparse_layers": list(shape.sparse),
+    }
+
+
+def make(shape: Shape) -> None:
+    for seed in range(20000):
+        datasets = attempt(shape, seed)
+        if datasets is not None:
+            break
+    else:
+        raise SystemExit(f"{shape.name}: no seed gives clear margins")
+    attributes = datasets.pop("attributes")
+    print(f"{shape.name}: seed {seed}, loss {datasets['loss']:.6f} (f64 {datasets['loss_f64']:.9f}), "
+          f"f32 to f64: logits {attributes['max_logit_difference_from_f64']:.2e}, "
+          f"gradients {attributes['max_gradient_difference_from_f64']:.2e}")
+    write_hdf5(f"{shape.name}.h5", "scripts/golden/models.py", versions(["torch", "transformers", "numpy", "h5py"]),
+               datasets, attributes)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    wanted = sys.argv[1:]
+    for one in SHAPES:
+        if not wanted or one.name in wanted:
+            make(one)
