@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/autograd/tape.h"
+
+#include <algorithm>
+#include <unordered_set>
+#include <utility>
+
+#include "lib/base/profile.h"
+#include "lib/tensor/add_in_place.h"
+
+namespace stmoe {
+
+struct OpRecord {
+  const char* op;
+  uint64_t order;  // creation order: a topological order of the tape
+  std::vector<std::shared_ptr<GradNode>> inputs;  // null where no gradient is needed
+  std::vector<std::weak_ptr<GradNode>> outputs;
+  std::vector<Shape> input_shapes;
+  BackwardManyFunction backward;
+};
+
+struct TapeAccess {
+  static Var make(Tensor value, std::shared_ptr<GradNode> node) {
+    Var result(std::move(value));
+    result.node_ = std::move(node);
+    return result;
+  }
+};
+
+namespace {
+
+thread_local bool recording = true;
+thread_local uint64_t next_order = 0;
+
+std::vector<Var> record_always(const char* op, std::vector<Tensor> ys,
+                               const std::vector<Var>& inputs, BackwardManyFunction backward) {
+  auto entry = std::make_shared<OpRecord>();
+  entry->op = op;
+  entry->order = next_order++;
+  entry->backward = std::move(backward);
+  for (const Var& input : inputs) {
+    entry->inputs.push_back(input.node());
+    entry->input_shapes.push_back(input.shape());
+  }
+  std::vector<Var> results;
+  for (Tensor& y : ys) {
+    if (!is_floating(y.dtype())) {
+      entry->outputs.emplace_back();
+      results.emplace_back(std::move(y));
+      continue;
+    }
+    auto node = std::make_shared<GradNode>();
+    node->producer = entry;
+    entry->outputs.push_back(node);
+    results.push_back(TapeAccess::make(std::move(y), std::move(node)));
+  }
+  return results;
+}
+
+void accumulate(GradNode& node, Tensor gradient) {
+  if (!node.grad.defined()) {
+    node.grad = std::move(gradient);
+    return;
+  }
+  if (node.grad.is_shared()) node.grad = node.grad.clone();
+  add_in_place(node.grad, gradient.contiguous());
+}
+
+std::vector<std::shared_ptr<OpRecord>> reachable_ops(const std::vector<Var>& values) {
+  std::vector<std::shared_ptr<OpRecord>> found, pending;
+  std::unordered_set<const OpRecord*> seen;
+  auto visit = [&](const std::shared_ptr<GradNode>& node) {
+    if (node && node->producer && seen.insert(node->producer.get()).second)
+      pending.push_back(node->producer);
+  };
+  for (const Var& value : values) visit(value.node());
+  while (!pending.empty()) {
+    auto op = std::move(pending.back());
+    pending.pop_back();
+    for (const auto& input : op->inputs) visit(input);
+    found.push_back(std::move(op));
+  }
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a->order > b->order; });
+  return found;
+}
+
+void run_backward(OpRecord& op) {
+  std::vector<Tensor> dys;
+  bool any = false;
+  for (auto& output : op.outputs) {
+    auto node = output.lock();
+    dys.push_back(node ? std::exchange(node->grad, Tensor()) : Tensor());
+    any |= dys.back().defined();
+  }
+  if (any) {
+    STMOE_CHECK(op.backward, "{}: backward was already run through this tape", op.op);
+    std::vector<Tensor> dxs;
+    {
+      OpScope scope(op.op, OpScope::Pass::backward);
+      dxs = op.backward(dys);
+      op.backward = nullptr;
+      dys.clear();
+    }
+    STMOE_CHECK(dxs.size() == op.inputs.size(), "{}: {} gradients for {} inputs", op.op, dxs.size(),
+                op.inputs.size());
+    for (size_t i = 0; i < dxs.size(); ++i) {
+      if (!op.inputs[i] || !dxs[i].defined()) continue;
+      STMOE_CHECK(dxs[i].shape() == op.input_shapes[i], "{}: gradient {} of shape {}, input {}",
+                  op.op, i, dxs[i].shape().text(), op.input_shapes[i].text());
+      Tensor dx = std::move(dxs[i]);
+      dxs[i] = Tensor();
+      accumulate(*op.inputs[i], std::move(dx));
+    }
+  }
+  op.backward = nullptr;
+  op.inputs.clear();
+}
+
+}  // namespace
+
+bool grad_enabled() { return recording; }
+
+bool will_record(const std::vector<Var>& inputs) {
+  return recording && std::any_of(inputs.begin(), inputs.end(),
+                                  [](const Var& input) { return input.requires_grad(); });
+}
+
+Var record(const char* op, Tensor y, const std::vector<Var>& inputs, BackwardFunction backward) {
+  if (!will_record(inputs)) return Var(std::move(y));
+  std::vector<Tensor> ys;
+  ys.push_back(std::move(y));
+  return record_always(op, std::move(ys), inputs,
+                       [backward = std::move(backward)](std::span<const Tensor> dys) {
+                         return backward(dys[0]);
+                       })[0];
+}
+
+std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::vector<Var>& inputs,
+                             BackwardManyFunction backward) {
+  if (will_record(inputs)) return record_always(op, std::move(ys), inputs, std::move(backward));
+  std::vector<Var> results;
+  for (Tensor& y : ys) results.emplace_back(std::move(y));
+  return results;
+}
+
+NoGradScope::NoGradScope() : before_(recording) { recording = false; }
+NoGradScope::~NoGradScope() { recording = before_; }
+
+void backward(const Var& loss) {
+  STMOE_CHECK(loss.numel() == 1, "backward: the loss has shape {}", loss.shape().text());
+  backward({loss}, {Tensor::full(loss.shape(), loss.dtype(), 1.0, loss.device())});
+}
+
+void backward(const std::vector<Var>& values, const std::vector<Tensor>& gradients) {
+  STMOE_CHECK(values.size() == gradients.size());
+  NoGradScope no_grad;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (values[i].node() && gradients[i].defined()) accumulate(*values[i].node(), gradients[i]);
+  auto ops = reachable_ops(values);
+  for (auto& op : ops) {
+    run_backward(*op);
+    op.reset();
+  }
+}
+
+std::vector<Var> recompute(std::function<std::vector<Var>(const std::vector<Var>&)> block,
+                           const std::vector<Var>& inputs) {
+  if (!recording) return block(inputs);
+  std::vector<Var> outputs;
+  {
+    NoGradScope no_grad;
+    outputs = block(inputs);
+  }
+  std::vector<Tensor> ys, xs;
+  std::vector<bool> needed;
+  for (Var& output : outputs) ys.push_back(output.value());
+  for (const Var& input : inputs) {
+    xs.push_back(input.value());
+    needed.push_back(input.requires_grad());
+  }
+  outputs.clear();
+  // Recorded even when no input needs a gradient: the leaves inside the block may.
+  return record_always("recompute", std::move(ys), inputs,
+                       [block = std::move(block), xs, needed](std::span<const Tensor> dys) {
+                         std::vector<Var> again;
+                         for (size_t i = 0; i < xs.size(); ++i)
+                           again.push_back(needed[i] ? Var::leaf(xs[i]) : Var(xs[i]));
+                         const bool before = std::exchange(recording, true);
+                         std::vector<Var> values = block(again);
+                         recording = before;
+                         backward(values, {dys.begin(), dys.end()});
+                         std::vector<Tensor> dxs;
+                         for (const Var& input : again) dxs.push_back(input.grad());
+                         return dxs;
+                       });
+}
+
+}  // namespace stmoe

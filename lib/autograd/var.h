@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tensor in a differentiable computation. A Var that needs a gradient carries a node of the tape; the values that a
+// backward pass needs are held by the closures that need them, so everything else is released as soon as it is unused.
+#pragma once
+
+#include <memory>
+
+#include "lib/tensor/tensor.h"
+
+namespace stmoe {
+
+struct OpRecord;
+
+// Where the gradient of one value is collected.
+struct GradNode {
+  Tensor grad;
+  std::shared_ptr<OpRecord> producer;  // null for a leaf
+};
+
+class Var {
+ public:
+  Var() = default;
+  // A constant.
+  explicit Var(Tensor value) : value_(std::move(value)) {}
+  // A leaf whose gradient is collected: a weight, or a checked input in tests.
+  static Var leaf(Tensor value) {
+    Var result(std::move(value));
+    result.node_ = std::make_shared<GradNode>();
+    return result;
+  }
+
+  bool defined() const { return value_.defined(); }
+  const Tensor& value() const { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  int rank() const { return value_.rank(); }
+  int64_t dim(int i) const { return value_.dim(i); }
+  int64_t numel() const { return value_.numel(); }
+  DType dtype() const { return value_.dtype(); }
+  Device device() const { return value_.device(); }
+
+  bool requires_grad() const { return node_ != nullptr; }
+  // Sum of the gradients of all backward passes since clear_grad; undefined before the first.
+  const Tensor& grad() const {
+    static const Tensor none;
+    return node_ ? node_->grad : none;
+  }
+  void clear_grad() const {
+    if (node_) node_->grad = Tensor();
+  }
+  void set_grad(Tensor grad) const {
+    STMOE_CHECK(node_, "set_grad on a constant");
+    node_->grad = std::move(grad);
+  }
+  // The same value without its history.
+  Var detach() const { return Var(value_); }
+
+  const std::shared_ptr<GradNode>& node() const { return node_; }
+
+ private:
+  friend struct TapeAccess;
+  Tensor value_;
+  std::shared_ptr<GradNode> node_;
+};
+
+}  // namespace stmoe

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one pool of compute threads (OpenMP's, shared with oneDNN). Work is split into chunks whose borders depend on the
+// sizes only, never on the number of threads, so that a reduction over per-chunk partial results has the same bits with
+// any number of threads.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace stmoe {
+
+// Number of compute threads; the default is the cores this process is bound to. Call before the first parallel_for.
+void set_num_threads(int count);
+int num_threads();
+
+namespace detail {
+using ChunkFunction = void (*)(void* context, int64_t begin, int64_t end, int64_t chunk);
+void parallel_chunks(int64_t count, int64_t chunk_size, ChunkFunction function, void* context);
+}  // namespace detail
+
+inline int64_t num_chunks(int64_t count, int64_t chunk_size) {
+  return (count + chunk_size - 1) / chunk_size;
+}
+
+// Calls body(begin, end) or body(begin, end, chunk) for chunks of `chunk_size` that cover [0, count), on all threads.
+// The first exception thrown by a body is thrown again here. Nested calls run on the calling thread.
+template <class Body>
+void parallel_for(int64_t count, int64_t chunk_size, Body&& body) {
+  using BodyType = std::remove_reference_t<Body>;
+  detail::parallel_chunks(
+      count, chunk_size,
+      [](void* context, int64_t begin, int64_t end, int64_t chunk) {
+        BodyType& call = *static_cast<BodyType*>(context);
+        if constexpr (std::is_invocable_v<BodyType&, int64_t, int64_t, int64_t>)
+          call(begin, end, chunk);
+        else
+          call(begin, end);
+      },
+      const_cast<std::remove_const_t<BodyType>*>(&body));
+}
+
+}  // namespace stmoe

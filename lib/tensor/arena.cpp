@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/tensor/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+namespace stmoe {
+namespace {
+
+constexpr size_t kAlignment = 64;
+size_t aligned(size_t bytes) {
+  return std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+thread_local StepArena* current_arena = nullptr;
+
+}  // namespace
+
+ArenaPlan plan_offsets(const std::vector<Lifetime>& lifetimes) {
+  ArenaPlan plan;
+  plan.offsets.resize(lifetimes.size());
+  std::vector<size_t> order(lifetimes.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return lifetimes[a].bytes > lifetimes[b].bytes;
+  });
+  std::vector<size_t> placed;  // ascending by offset
+  for (size_t index : order) {
+    const Lifetime& item = lifetimes[index];
+    const size_t bytes = aligned(item.bytes);
+    size_t best = SIZE_MAX, best_gap = SIZE_MAX, cursor = 0;
+    for (size_t other : placed) {
+      const Lifetime& neighbour = lifetimes[other];
+      if (neighbour.end <= item.begin || item.end <= neighbour.begin) continue;
+      const size_t start = plan.offsets[other];
+      if (start > cursor && start - cursor >= bytes && start - cursor < best_gap) {
+        best = cursor;
+        best_gap = start - cursor;
+      }
+      cursor = std::max(cursor, start + aligned(neighbour.bytes));
+    }
+    if (best == SIZE_MAX) best = cursor;
+    plan.offsets[index] = best;
+    plan.bytes = std::max(plan.bytes, best + bytes);
+    auto at = std::upper_bound(placed.begin(), placed.end(), best, [&](size_t offset, size_t p) {
+      return offset < plan.offsets[p];
+    });
+    placed.insert(at, index);
+  }
+  return plan;
+}
+
+class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
+ public:
+  ~Impl() {
+    if (block_) ::munmap(block_, block_bytes_);
+  }
+
+  void begin(std::string_view phase) {
+    STMOE_CHECK(!open_, "arena: a step is already open");
+    open_ = true;
+    phase_ = &phases_[std::string(phase)];
+    if (live_in_block_.empty()) reserve(phase_->plan.bytes);
+    recorded_.clear();
+    clock_ = 0;
+    live_count_ = live_bytes_ = 0;
+    ++step_;
+  }
+
+  void end(bool check) {
+    open_ = false;
+    if (check)
+      STMOE_CHECK(live_count_ == 0, "arena: {} tensors ({} bytes) outlive the step", live_count_,
+                  live_bytes_);
+    for (Lifetime& item : recorded_)
+      if (item.end == 0) item.end = clock_ + 1;
+    if (check && !matches_plan()) {
+      phase_->lifetimes = recorded_;
+      phase_->plan = plan_offsets(recorded_);
+    }
+    phase_ = nullptr;
+  }
+
+  std::shared_ptr<Buffer> allocate(size_t bytes, Device device);
+
+  void release(int64_t step, size_t slot, size_t bytes, size_t offset, bool in_block) {
+    if (in_block) live_in_block_.erase(offset);
+    if (!open_ || step != step_) return;
+    recorded_[slot].end = ++clock_;
+    --live_count_;
+    live_bytes_ -= bytes;
+  }
+
+  size_t planned_bytes() const {
+    size_t most = 0;
+    for (const auto& [name, phase] : phases_) most = std::max(most, phase.plan.bytes);
+    return most;
+  }
+  size_t peak_live_bytes() const { return peak_live_bytes_; }
+
+ private:
+  struct Phase {
+    std::vector<Lifetime> lifetimes;
+    ArenaPlan plan;
+  };
+
+  bool matches_plan() const {
+    if (recorded_.size() != phase_->lifetimes.size()) return false;
+    for (size_t i = 0; i < recorded_.size(); ++i) {
+      const Lifetime &a = recorded_[i], &b = phase_->lifetimes[i];
+      if (a.bytes != b.bytes || a.begin != b.begin || a.end != b.end) return false;
+    }
+    return true;
+  }
+
+  // Grows the block; only called while nothing lives in it.
+  void reserve(size_t bytes) {
+    if (bytes <= block_bytes_) return;
+    if (block_) ::munmap(block_, block_bytes_);
+    constexpr size_t kHugePage = size_t{1} << 21;
+    block_bytes_ = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    void* memory = ::mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      block_ = nullptr;
+      const size_t wanted = std::exchange(block_bytes_, 0);
+      throw UsageError(format(
+          "out of memory: a step needs {} MiB for its activations; lower data.batch_size or raise "
+          "train.accumulate",
+          wanted >> 20));
+    }
+    ::madvise(memory, block_bytes_, MADV_HUGEPAGE);
+    block_ = static_cast<std::byte*>(memory);
+  }
+
+  bool is_free(size_t offset, size_t bytes) const {
+    auto next = live_in_block_.lower_bound(offset);
+    if (next != live_in_block_.end() && next->first < offset + bytes) return false;
+    if (next == live_in_block_.begin()) return true;
+    --next;
+    return next->first + next->second <= offset;
+  }
+
+  std::map<std::string, Phase> phases_;
+  Phase* phase_ = nullptr;
+  bool open_ = false;
+  int64_t step_ = 0, clock_ = 0;
+  std::vector<Lifetime> recorded_;
+  size_t live_count_ = 0, live_bytes_ = 0, peak_live_bytes_ = 0;
+  std::byte* block_ = nullptr;
+  size_t block_bytes_ = 0;
+  std::map<size_t, size_t> live_in_block_;  // offset -> bytes
+
+  friend class ArenaBuffer;
+};
+
+// A tensor's memory within a step; tells the arena when it ends, which may be after the arena's last step.
+class ArenaBuffer final : public Buffer {
+ public:
+  ArenaBuffer(std::shared_ptr<StepArena::Impl> arena, int64_t step, size_t slot, std::byte* data,
+              size_t bytes, size_t offset, std::shared_ptr<Buffer> heap, Device device)
+      : Buffer(data, bytes, device),
+        arena_(std::move(arena)),
+        step_(step),
+        slot_(slot),
+        offset_(offset),
+        heap_(std::move(heap)) {}
+  ~ArenaBuffer() override { arena_->release(step_, slot_, bytes_, offset_, heap_ == nullptr); }
+
+ private:
+  std::shared_ptr<StepArena::Impl> arena_;
+  int64_t step_;
+  size_t slot_, offset_;
+  std::shared_ptr<Buffer> heap_;
+};
+
+std::shared_ptr<Buffer> StepArena::Impl::allocate(size_t bytes, Device device) {
+  const size_t slot = recorded_.size();
+  recorded_.push_back({bytes, ++clock_, 0});
+  ++live_count_;
+  live_bytes_ += bytes;
+  peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
+  const auto& planned = phase_->lifetimes;
+  if (block_ && slot < planned.size() && planned[slot].bytes == bytes) {
+    const size_t offset = phase_->plan.offsets[slot];
+    if (offset + aligned(bytes) <= block_bytes_ && is_free(offset, aligned(bytes))) {
+      live_in_block_[offset] = aligned(bytes);
+      return std::make_shared<ArenaBuffer>(shared_from_this(), step_, slot, block_ + offset, bytes,
+                                           offset, nullptr, device);
+    }
+  }
+  auto heap = allocate_on_heap(bytes, device);
+  std::byte* data = heap->data();
+  return std::make_shared<ArenaBuffer>(shared_from_this(), step_, slot, data, bytes, 0,
+                                       std::move(heap), device);
+}
+
+StepArena::StepArena() : impl_(std::make_shared<Impl>()) {}
+StepArena::~StepArena() {
+  if (current_arena == this) current_arena = nullptr;
+}
+
+void StepArena::begin_step(std::string_view phase) {
+  STMOE_CHECK(current_arena == nullptr, "arena: a step of another arena is open");
+  impl_->begin(phase);
+  current_arena = this;
+}
+
+void StepArena::end_step() {
+  current_arena = nullptr;
+  impl_->end(/*check=*/true);
+}
+
+void StepArena::abandon_step() {
+  current_arena = nullptr;
+  impl_->end(/*check=*/false);
+}
+
+std::shared_ptr<Buffer> StepArena::allocate(size_t bytes, Device device) {
+  return impl_->allocate(bytes, device);
+}
+
+size_t StepArena::planned_bytes() const { return impl_->planned_bytes(); }
+size_t StepArena::peak_live_bytes() const { return impl_->peak_live_bytes(); }
+StepArena* StepArena::current() { return current_arena; }
+
+ArenaStep::ArenaStep(StepArena& arena, std::string_view phase) : arena_(arena) {
+  arena_.begin_step(phase);
+}
+
+void ArenaStep::finish() {
+  open_ = false;
+  arena_.end_step();
+}
+
+ArenaStep::~ArenaStep() {
+  if (open_) arena_.abandon_step();
+}
+
+}  // namespace stmoe

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/tensor/tensor.h"
+
+#include <cstring>
+
+#include "lib/base/threads.h"
+
+namespace stmoe {
+namespace {
+
+constexpr int64_t kChunk = 1 << 15;
+
+Shape row_major_strides(const Shape& shape) {
+  Shape strides = shape;
+  int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= shape[i];
+  }
+  return strides;
+}
+
+// Calls f(T{}) for any element type.
+template <class F>
+void visit_any(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::i64:
+      return f(int64_t{});
+    case DType::i32:
+      return f(int32_t{});
+    case DType::u8:
+      return f(uint8_t{});
+    default:
+      return visit_floating(dtype, f);
+  }
+}
+
+template <class To, class From>
+To convert(From value) {
+  if constexpr (std::is_same_v<To, From>) {
+    return value;
+  } else if constexpr (std::is_same_v<From, bf16>) {
+    return convert<To>(static_cast<float>(value));
+  } else if constexpr (std::is_same_v<To, bf16>) {
+    return bf16(static_cast<float>(value));
+  } else {
+    return static_cast<To>(value);
+  }
+}
+
+// Element offset of the `index`-th element in row-major order of a strided view.
+int64_t offset_of(const Tensor& view, int64_t index) {
+  int64_t offset = 0;
+  for (int d = view.rank() - 1; d >= 0; --d) {
+    offset += index % view.dim(d) * view.stride(d);
+    index /= view.dim(d);
+  }
+  return offset;
+}
+
+template <class To, class From>
+void copy_elements(const Tensor& to, const Tensor& from) {
+  To* out = to.data<To>();
+  const From* in = from.data<From>();
+  const int64_t row = to.rank() ? to.dim(-1) : 1;
+  const int64_t rows = row ? to.numel() / row : 0;
+  const int64_t out_step = to.rank() ? to.stride(-1) : 1, in_step = from.rank() ? from.stride(-1) : 1;
+  const bool flat = to.is_contiguous() && from.is_contiguous();
+  if (flat) {
+    parallel_for(to.numel(), kChunk, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) out[i] = convert<To>(in[i]);
+    });
+    return;
+  }
+  parallel_for(rows, std::max<int64_t>(1, kChunk / std::max<int64_t>(1, row)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t r = begin; r < end; ++r) {
+                   To* out_row = out + offset_of(to, r * row);
+                   const From* in_row = in + offset_of(from, r * row);
+                   for (int64_t c = 0; c < row; ++c)
+                     out_row[c * out_step] = convert<To>(in_row[c * in_step]);
+                 }
+               });
+}
+
+}  // namespace
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  Tensor result;
+  result.shape_ = shape;
+  result.strides_ = row_major_strides(shape);
+  result.dtype_ = dtype;
+  result.buffer_ = allocate(result.bytes(), device);
+  return result;
+}
+
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
+  return full(shape, dtype, 0.0, device);
+}
+
+Tensor Tensor::full(const Shape& shape, DType dtype, double value, Device device) {
+  Tensor result = empty(shape, dtype, device);
+  result.fill(value);
+  return result;
+}
+
+Tensor Tensor::persistent(const Shape& shape, DType dtype, Device device) {
+  Tensor result;
+  result.shape_ = shape;
+  result.strides_ = row_major_strides(shape);
+  result.dtype_ = dtype;
+  result.buffer_ = allocate_on_heap(result.bytes(), device);
+  result.fill(0.0);
+  return result;
+}
+
+bool Tensor::is_contiguous() const {
+  int64_t step = 1;
+  for (int i = rank() - 1; i >= 0; --i) {
+    if (shape_[i] != 1 && strides_[i] != step) return false;
+    step *= shape_[i];
+  }
+  return true;
+}
+
+double Tensor::item() const {
+  STMOE_CHECK(numel() == 1, "tensor: item of shape {}", shape_.text());
+  double value = 0;
+  visit_any(dtype_, [&](auto tag) { value = convert<double>(*data<decltype(tag)>()); });
+  return value;
+}
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  STMOE_CHECK(is_contiguous(), "tensor: reshape of a non-contiguous view {}", shape_.text());
+  Shape resolved = shape;
+  int unknown = -1;
+  int64_t known = 1;
+  for (int i = 0; i < shape.rank(); ++i) {
+    if (shape[i] == -1)
+      unknown = i;
+    else
+      known *= shape[i];
+  }
+  if (unknown >= 0) resolved[unknown] = known ? numel() / known : 0;
+  STMOE_CHECK(resolved.numel() == numel(), "tensor: reshape of {} to {}", shape_.text(),
+              shape.text());
+  Tensor result = *this;
+  result.shape_ = resolved;
+  result.strides_ = row_major_strides(resolved);
+  return result;
+}
+
+Tensor Tensor::transpose(int a, int b) const {
+  Tensor result = *this;
+  std::swap(result.shape_[a], result.shape_[b]);
+  std::swap(result.strides_[a], result.strides_[b]);
+  return result;
+}
+
+Tensor Tensor::slice(int dim, int64_t begin, int64_t end) const {
+  STMOE_CHECK(0 <= begin && begin <= end && end <= shape_[dim],
+              "tensor: slice [{}, {}) of dimension {} of {}", begin, end, dim, shape_.text());
+  Tensor result = *this;
+  result.offset_ += begin * strides_[dim];
+  result.shape_[dim] = end - begin;
+  return result;
+}
+
+Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
+
+Tensor Tensor::clone() const {
+  Tensor result = empty(shape_, dtype_, device());
+  result.copy_from(*this);
+  return result;
+}
+
+Tensor Tensor::clone_to_heap() const {
+  Tensor result = persistent(shape_, dtype_, device());
+  result.copy_from(*this);
+  return result;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor result = empty(shape_, dtype, device());
+  result.copy_from(*this);
+  return result;
+}
+
+void Tensor::copy_from(const Tensor& source) const {
+  STMOE_CHECK(shape_ == source.shape(), "tensor: copy of {} into {}", source.shape().text(),
+              shape_.text());
+  STMOE_CHECK(is_host_memory(device()) && is_host_memory(source.device()));
+  if (numel() == 0) return;
+  visit_any(dtype_, [&](auto to) {
+    visit_any(source.dtype(),
+              [&](auto from) { copy_elements<decltype(to), decltype(from)>(*this, source); });
+  });
+}
+
+void Tensor::fill(double value) const {
+  STMOE_CHECK(is_contiguous() && is_host_memory(device()));
+  if (value == 0.0) {
+    parallel_for(static_cast<int64_t>(bytes()), 1 << 18, [&](int64_t begin, int64_t end) {
+      std::memset(raw() + begin, 0, static_cast<size_t>(end - begin));
+    });
+    return;
+  }
+  visit_any(dtype_, [&](auto tag) {
+    using T = decltype(tag);
+    T* out = data<T>();
+    parallel_for(numel(), kChunk,
+                 [&](int64_t begin, int64_t end) { std::fill(out + begin, out + end, convert<T>(value)); });
+  });
+}
+
+}  // namespace stmoe
