@@ -9,8 +9,10 @@ from typing import Callable
 
 import numpy as np
 
-from flaxformer_routing import all_versions, call_router, jax, jnp
+from jax.experimental import enable_x64
+
 from common import write_hdf5
+from flaxformer_routing import all_versions, call_router, jax, jnp
 from moe_numpy import route
 
 GROUPS, TOKENS, WIDTH, EXPERTS, HIDDEN = 2, 14, 8, 4, 10
@@ -22,7 +24,7 @@ def experts(x: jax.Array, wi: jax.Array, wo: jax.Array) -> jax.Array:
     return jnp.einsum("gtef,efd->gted", jax.nn.relu(jnp.einsum("gtd,edf->gtef", x, wi)), wo)
 
 
-def layer(inputs: dict[str, jax.Array], k: int, kept: np.ndarray, chosen: np.ndarray) -> tuple[jax.Array, ...]:
+def layer(inputs: dict[str, jax.Array], kept: np.ndarray, chosen: np.ndarray) -> tuple[jax.Array, ...]:
     """kept and chosen [G, T, E] are constants: which choices have a slot, and which were made at all."""
     x = inputs["x"].reshape(GROUPS, TOKENS, WIDTH)
     logits = x @ inputs["router_kernel"]
@@ -69,10 +71,10 @@ def attempt(seed: int, k: int, capacity: int) -> dict[str, np.ndarray] | None:
         chosen[group, token, routing.expert[group, token, choice]] = 1
         kept[group, token, routing.expert[group, token, choice]] = routing.slot[group, token, choice] >= 0
 
-    with jax.experimental.enable_x64():
+    with enable_x64():
         exact = {name: jnp.asarray(value) for name, value in inputs.items()}
         value, y, balance, z, gradients = loss_and_gradients(
-            lambda values: layer(values, k, kept, chosen), exact, jnp.asarray(dy))
+            lambda values: layer(values, kept, chosen), exact, jnp.asarray(dy))
         assert value.dtype == jnp.float64 and y.dtype == jnp.float64
     single = {name: jnp.asarray(value, dtype=jnp.float32) for name, value in inputs.items()}
     theirs = loss_and_gradients(lambda values: flaxformer_layer(values, k, capacity), single,
@@ -99,7 +101,5 @@ def make(name: str, k: int, capacity: int) -> None:
 
 
 if __name__ == "__main__":
-    import jax.experimental
-
     make("moe_layer.h5", 1, 4)
     make("moe_layer_top2.h5", 2, 7)

@@ -7,8 +7,8 @@
 
 import numpy as np
 
-from flaxformer_routing import all_versions, call_router, num_groups, padded_shape
 from common import write_json
+from flaxformer_routing import all_versions, call_router, num_groups, padded_shape
 from moe_numpy import capacity, route
 
 WORKED_EXAMPLE = [[2, 1, 0], [1, 2.1, 0], [2.2, 0, 1], [1.5, 1, 0.5], [0, 1, 2.3], [3, 0, 0.2]]
