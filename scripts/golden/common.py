@@ -27,6 +27,25 @@ def little_endian(value: Any) -> np.ndarray:
     return array.astype("<f4" if array.dtype.itemsize <= 4 else "<f8")
 
 
+def create_without_times(path: Path) -> h5py.h5f.FileID:
+    """HDF5 1.10 format; no times in object headers, so that making a file again gives the same bytes."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, creation, access)
+
+
+def make_groups(file: h5py.File, key: str) -> None:
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    parts = key.split("/")[:-1]
+    for depth in range(len(parts)):
+        group = "/".join(parts[: depth + 1])
+        if group not in file:
+            h5py.h5g.create(file.id, group.encode(), gcpl=creation)
+
+
 def write_hdf5(
     name: str,
     maker: str,
@@ -37,13 +56,14 @@ def write_hdf5(
     """Contiguous datasets; integers become i32, floats stay f32 or f64; attributes are strings or numbers."""
     GOLDEN.mkdir(parents=True, exist_ok=True)
     path = GOLDEN / name
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with h5py.File(create_without_times(path)) as file:
         file.attrs["maker"] = maker
         file.attrs["versions"] = json.dumps(dict(library_versions), sort_keys=True)
         for key, value in attributes.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, (dict, list)) else value
         for key in sorted(datasets):
-            file.create_dataset(key.lstrip("/"), data=little_endian(datasets[key]))
+            make_groups(file, key)
+            file.create_dataset(key, data=little_endian(datasets[key]))
     print(f"{path.name}: {path.stat().st_size} bytes, {len(datasets)} datasets")
 
 

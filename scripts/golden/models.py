@@ -241,7 +241,7 @@ def attempt(shape: Shape, seed: int) -> dict[str, Any] | None:
     ones = np.ones_like(mask)
     with torch.no_grad():
         generated, token_margin = generate(model, unpadded, ones)
-    if token_margin < SMALLEST_MARGIN or (shape.batch > 1 and not early_end(generated)):
+    if token_margin < SMALLEST_MARGIN or not varied(generated):
         return None
     if smallest_router_margin(records) < SMALLEST_MARGIN:
         return None
@@ -295,10 +295,13 @@ def attempt(shape: Shape, seed: int) -> dict[str, Any] | None:
     return datasets
 
 
-def early_end(generated: np.ndarray) -> bool:
-    """At least one row ends before the limit and at least one does not."""
+def varied(generated: np.ndarray) -> bool:
+    """No row repeats another or only a few tokens; of several rows at least one ends early, at least one does not."""
+    rows = [set(row.tolist()) for row in generated]
+    if min(map(len, rows)) < 5 or len(set(map(tuple, generated.tolist()))) < len(rows):
+        return False
     ended = (generated[:, :-1] == EOS).any(axis=1)
-    return bool(ended.any() and not ended.all())
+    return len(rows) == 1 or bool(ended.any() and not ended.all())
 
 
 def smallest_router_margin(records: dict[str, list[torch.Tensor]]) -> float:
