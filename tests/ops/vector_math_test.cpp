@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// vector_math.h against the library functions in f64, in units in the last place of f32.
+#include "lib/ops/vector_math.h"
+
+#include <cmath>
+
+#include <catch2/catch.hpp>
+
+namespace stmoe {
+namespace {
+
+// |actual - exact| in units in the last place of f32 at `exact`.
+double ulps(float actual, double exact) {
+  const float near = std::fabs(static_cast<float>(exact));
+  const double unit = static_cast<double>(std::nextafter(near, INFINITY)) - near;
+  return std::fabs(actual - exact) / unit;
+}
+
+}  // namespace
+
+TEST_CASE("vector_exp is within 2 ulp of the library over the normal range", "[ops][vector_math]") {
+  double worst = 0;
+  for (double x = -87.336; x < 88.722; x += 3.1e-4) {
+    const float in = static_cast<float>(x);
+    worst = std::max(worst, ulps(vector_exp(in), std::exp(static_cast<double>(in))));
+  }
+  for (double x = -1; x < 1; x += 1.7e-5) {
+    const float in = static_cast<float>(x);
+    worst = std::max(worst, ulps(vector_exp(in), std::exp(static_cast<double>(in))));
+  }
+  INFO("worst " << worst);
+  REQUIRE(worst < 2.0);
+}
+
+TEST_CASE("vector_exp keeps infinities, NaN and exact points", "[ops][vector_math]") {
+  REQUIRE(vector_exp(0.0f) == 1.0f);
+  REQUIRE(vector_exp(-0.0f) == 1.0f);
+  REQUIRE(vector_exp(-INFINITY) == 0.0f);
+  REQUIRE(vector_exp(-1e30f) == 0.0f);
+  REQUIRE(vector_exp(-88.0f) == 0.0f);
+  REQUIRE(vector_exp(INFINITY) == INFINITY);
+  REQUIRE(vector_exp(89.0f) == INFINITY);
+  REQUIRE(std::isfinite(vector_exp(88.722f)));
+  REQUIRE(std::isnan(vector_exp(NAN)));
+}
+
+TEST_CASE("vector_tanh is within 2 ulp of the library", "[ops][vector_math]") {
+  double worst = 0;
+  for (double x = -12; x < 12; x += 1.3e-5) {
+    const float in = static_cast<float>(x);
+    worst = std::max(worst, ulps(vector_tanh(in), std::tanh(static_cast<double>(in))));
+  }
+  INFO("worst " << worst);
+  REQUIRE(worst < 2.0);
+  REQUIRE(vector_tanh(0.0f) == 0.0f);
+  REQUIRE(vector_tanh(1e-30f) == 1e-30f);
+  REQUIRE(vector_tanh(-100.0f) == -1.0f);
+  REQUIRE(vector_tanh(INFINITY) == 1.0f);
+  REQUIRE(std::isnan(vector_tanh(NAN)));
+}
+
+}  // namespace stmoe
