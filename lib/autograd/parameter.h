@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A trained weight: an f32 (or, in tests, f64) leaf with its checkpoint path. Order in a list is the model's order and is
-// the same everywhere (optimizer, checkpoint, plan).
+// A trained weight: an f32 (or, in tests, f64) leaf with its checkpoint path. Order in a list is
+// the model's order and is the same everywhere (optimizer, checkpoint, plan).
 #pragma once
 
 #include <string>
@@ -13,8 +13,8 @@ namespace stmoe {
 struct Parameter {
   std::string name;  // "encoder/block_3/moe/experts/wi/kernel"
   Var value;
-  // Leading dimensions that stack independent weights (1 for [experts, in, out] kernels, else 0): optimizers may treat
-  // each slice as a weight of its own.
+  // Leading dimensions that stack independent weights (1 for [experts, in, out] kernels, else 0):
+  // optimizers may treat each slice as a weight of its own.
   int stacked_dims = 0;
 };
 

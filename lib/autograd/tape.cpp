@@ -12,7 +12,7 @@ namespace stmoe {
 
 struct OpRecord {
   const char* op;
-  uint64_t order;  // creation order: a topological order of the tape
+  uint64_t order;                                 // creation order: a topological order of the tape
   std::vector<std::shared_ptr<GradNode>> inputs;  // null where no gradient is needed
   std::vector<std::weak_ptr<GradNode>> outputs;
   std::vector<Shape> input_shapes;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reverse-mode differentiation. Each op records its outputs with a closure that turns the outputs' gradients into the
-// inputs' gradients. Conventions, stated once:
-//  - a closure returns one gradient per input, in the inputs' order, each with the input's shape; an undefined Tensor
+// Reverse-mode differentiation. Each op records its outputs with a closure that turns the outputs'
+// gradients into the inputs' gradients. Conventions, stated once:
+//  - a closure returns one gradient per input, in the inputs' order, each with the input's shape;
+//  an undefined Tensor
 //    where the input needs none;
-//  - it never adds into an existing gradient: only the tape sums. It may return one of its arguments unchanged;
-//  - the gradient has the input's element type, except that an f32 weight used in a bf16 product gets an f32 gradient;
+//  - it never adds into an existing gradient: only the tape sums. It may return one of its
+//  arguments unchanged;
+//  - the gradient has the input's element type, except that an f32 weight used in a bf16 product
+//  gets an f32 gradient;
 //  - a closure captures the Tensors it needs and no Var (a Var would keep the history alive);
 //  - it is called at most once and released right after, with everything it holds.
 #pragma once
@@ -21,7 +24,8 @@ using BackwardFunction = std::function<std::vector<Tensor>(const Tensor& dy)>;
 // Entries of `dys` are undefined for outputs that nothing depends on.
 using BackwardManyFunction = std::function<std::vector<Tensor>(std::span<const Tensor> dys)>;
 
-// The result of an op with one output. `op` is a string literal: it names the op in profiles and errors.
+// The result of an op with one output. `op` is a string literal: it names the op in profiles and
+// errors.
 Var record(const char* op, Tensor y, const std::vector<Var>& inputs, BackwardFunction backward);
 std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::vector<Var>& inputs,
                              BackwardManyFunction backward);
@@ -42,13 +46,15 @@ class NoGradScope {
   bool before_;
 };
 
-// Adds d(loss)/d(leaf) to the gradient of every leaf that a one-element loss depends on. The tape below `loss` is used up.
+// Adds d(loss)/d(leaf) to the gradient of every leaf that a one-element loss depends on. The tape
+// below `loss` is used up.
 void backward(const Var& loss);
 // The same from several values with given gradients.
 void backward(const std::vector<Var>& values, const std::vector<Tensor>& gradients);
 
-// Activation checkpointing: runs `block` without recording and runs it again, recording, when its gradient is needed.
-// `block` must be a pure function of `inputs` and of leaves; its random numbers are counter-based, so they repeat.
+// Activation checkpointing: runs `block` without recording and runs it again, recording, when its
+// gradient is needed. `block` must be a pure function of `inputs` and of leaves; its random numbers
+// are counter-based, so they repeat.
 std::vector<Var> recompute(std::function<std::vector<Var>(const std::vector<Var>&)> block,
                            const std::vector<Var>& inputs);
 

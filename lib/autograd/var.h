@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A tensor in a differentiable computation. A Var that needs a gradient carries a node of the tape; the values that a
-// backward pass needs are held by the closures that need them, so everything else is released as soon as it is unused.
+// A tensor in a differentiable computation. A Var that needs a gradient carries a node of the tape;
+// the values that a backward pass needs are held by the closures that need them, so everything else
+// is released as soon as it is unused.
 #pragma once
 
 #include <memory>

@@ -19,8 +19,7 @@ uint32_t crc32c(std::string_view bytes) {
     std::array<uint32_t, 256> entries{};
     for (uint32_t i = 0; i < 256; ++i) {
       uint32_t value = i;
-      for (int bit = 0; bit < 8; ++bit)
-        value = value & 1 ? (value >> 1) ^ 0x82F63B78u : value >> 1;
+      for (int bit = 0; bit < 8; ++bit) value = value & 1 ? (value >> 1) ^ 0x82F63B78u : value >> 1;
       entries[i] = value;
     }
     return entries;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hashes: XXH3-128 (vocabulary identity, duplicate documents) and CRC-32C (TensorBoard's record frames).
+// Hashes: XXH3-128 (vocabulary identity, duplicate documents) and CRC-32C (TensorBoard's record
+// frames).
 #pragma once
 
 #include <array>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors carry the exit code of the command-line contract. Thrown anywhere, caught in apps/common (and where a retry is
-// meant). User-facing text: what is wrong, where (file:line, key path, tensor, byte offset), what was expected, what to
-// do; lower case, values quoted. STMOE_CHECK is for contracts between our own functions: it throws BugError.
+// Errors carry the exit code of the command-line contract. Thrown anywhere, caught in apps/common
+// (and where a retry is meant). User-facing text: what is wrong, where (file:line, key path,
+// tensor, byte offset), what was expected, what to do; lower case, values quoted. STMOE_CHECK is
+// for contracts between our own functions: it throws BugError.
 #pragma once
 
 #include <stdexcept>

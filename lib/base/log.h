@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Logging to standard error and, once attached, to a run's log.txt. Results never go through here: they are printed on
-// standard output by the executables. Messages begin with an area in brackets: "[data] ...".
+// Logging to standard error and, once attached, to a run's log.txt. Results never go through here:
+// they are printed on standard output by the executables. Messages begin with an area in brackets:
+// "[data] ...".
 #pragma once
 
 #include <string>
@@ -17,12 +18,13 @@ LogLevel parse_log_level(std::string_view name);
 void set_log_level(LogLevel level);
 bool log_enabled(LogLevel level);
 
-// Copies every message with its time to `path` (appended) until detached; throws StorageError when it cannot be opened.
+// Copies every message with its time to `path` (appended) until detached; throws StorageError when
+// it cannot be opened.
 void attach_log_file(const std::string& path);
 void detach_log_file();
 
-// While a progress line is on the terminal, messages first erase it. `text` without a newline; empty ends the line.
-// Does nothing when standard error is not a terminal.
+// While a progress line is on the terminal, messages first erase it. `text` without a newline;
+// empty ends the line. Does nothing when standard error is not a terminal.
 void show_progress_line(std::string_view text);
 bool stderr_is_terminal();
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time by op. Each op opens an OpScope in its forward function, the tape opens one around each backward closure; when
-// profiling is off a scope costs one branch. A scope's own time excludes the scopes inside it.
+// Time by op. Each op opens an OpScope in its forward function, the tape opens one around each
+// backward closure; when profiling is off a scope costs one branch. A scope's own time excludes the
+// scopes inside it.
 #pragma once
 
 #include <string>

@@ -23,8 +23,9 @@ double open_uniform(uint32_t high, uint32_t low) {
   return (static_cast<double>(bits) + 0.5) * 0x1p-53;
 }
 
-// Inverse of the standard normal distribution function by bisection-free Newton steps from a rational start
-// (Abramowitz and Stegun 26.2.23, error < 4.5e-4; three Newton steps reach f64 precision on the range used).
+// Inverse of the standard normal distribution function by bisection-free Newton steps from a
+// rational start (Abramowitz and Stegun 26.2.23, error < 4.5e-4; three Newton steps reach f64
+// precision on the range used).
 double inverse_normal(double p) {
   double tail = p < 0.5 ? p : 1.0 - p;
   double t = std::sqrt(-2.0 * std::log(tail));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-// A value is a pure function of (key, global index), so it does not depend on threads, ranks, or the order of calls.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", 2011). A value is a pure function of (key, global index), so it does not depend on
+// threads, ranks, or the order of calls.
 #pragma once
 
 #include <array>
@@ -9,7 +10,8 @@
 
 namespace stmoe {
 
-// Names one stream of random numbers. Derived keys are independent streams: key.fold("dropout").fold(layer).fold(step).
+// Names one stream of random numbers. Derived keys are independent streams:
+// key.fold("dropout").fold(layer).fold(step).
 struct RandomKey {
   uint64_t value = 0;
   RandomKey fold(uint64_t data) const;
@@ -48,10 +50,12 @@ inline float random_uniform(RandomKey key, uint64_t index) {
   return uniform_from_bits(random_bits(key, index));
 }
 
-// Element `index` of a stream of standard normal values (Box-Muller in f64; bit-identical for every caller).
+// Element `index` of a stream of standard normal values (Box-Muller in f64; bit-identical for every
+// caller).
 double random_normal(RandomKey key, uint64_t index);
 
-// Standard normal truncated to [-2, 2] by inversion, NOT rescaled to unit variance (see docs of the initialisers).
+// Standard normal truncated to [-2, 2] by inversion, NOT rescaled to unit variance (see docs of the
+// initialisers).
 double random_truncated_normal(RandomKey key, uint64_t index);
 
 // A sequential reader of one stream, for code that draws a data-dependent number of values.

@@ -29,10 +29,10 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 void fail_duplicate_name(std::string_view kind, std::string_view name, std::string_view first_file,
                          std::string_view second_file) {
   // Runs before main: an exception could not be caught.
-  std::fputs(format("{} '{}' is registered twice: in {} and in {}\n", kind, name, first_file,
-                    second_file)
-                 .c_str(),
-             stderr);
+  std::fputs(
+      format("{} '{}' is registered twice: in {} and in {}\n", kind, name, first_file, second_file)
+          .c_str(),
+      stderr);
   std::abort();
 }
 

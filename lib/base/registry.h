@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plug-ins by name: routers, optimizers, schedules, tasks, importers. A plug-in registers itself in its own file:
+// Plug-ins by name: routers, optimizers, schedules, tasks, importers. A plug-in registers itself in
+// its own file:
 //   STMOE_REGISTER(Router, "top_k", make_top_k_router)
-// A second registration of a name is an error at start that names both files; an unknown name lists the known ones.
+// A second registration of a name is an error at start that names both files; an unknown name lists
+// the known ones.
 #pragma once
 
 #include <map>
@@ -21,7 +23,8 @@ namespace stmoe {
 // The candidate nearest to `name` by edit distance, or "" when none is near enough to be meant.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
-// `Kind` has a nested type `Factory` (what is registered) and `static constexpr const char* kKind` (its name in errors).
+// `Kind` has a nested type `Factory` (what is registered) and `static constexpr const char* kKind`
+// (its name in errors).
 template <class Kind>
 class Registry {
  public:
@@ -60,6 +63,6 @@ class Registry {
 
 #define STMOE_CONCAT_INNER(a, b) a##b
 #define STMOE_CONCAT(a, b) STMOE_CONCAT_INNER(a, b)
-#define STMOE_REGISTER(Kind, name, ...)                                                      \
+#define STMOE_REGISTER(Kind, name, ...)                                          \
   [[maybe_unused]] static const bool STMOE_CONCAT(stmoe_registered_, __LINE__) = \
       ::stmoe::Registry<Kind>::add(name, __VA_ARGS__, __FILE__);

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/base/threads.h"
 
-#include <omp.h>
-#include <sched.h>
-
 #include <atomic>
 #include <exception>
 #include <mutex>
 
+#include <omp.h>
+#include <sched.h>
+
 #include "lib/base/error.h"
 
-// The OpenMP runtime is not instrumented for the thread sanitizer: tell it that entering and leaving a parallel region
-// orders memory.
+// The OpenMP runtime is not instrumented for the thread sanitizer: tell it that entering and
+// leaving a parallel region orders memory.
 #if defined(__SANITIZE_THREAD__)
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one pool of compute threads (OpenMP's, shared with oneDNN). Work is split into chunks whose borders depend on the
-// sizes only, never on the number of threads, so that a reduction over per-chunk partial results has the same bits with
-// any number of threads.
+// The one pool of compute threads (OpenMP's, shared with oneDNN). Work is split into chunks whose
+// borders depend on the sizes only, never on the number of threads, so that a reduction over
+// per-chunk partial results has the same bits with any number of threads.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace stmoe {
 
-// Number of compute threads; the default is the cores this process is bound to. Call before the first parallel_for.
+// Number of compute threads; the default is the cores this process is bound to. Call before the
+// first parallel_for.
 void set_num_threads(int count);
 int num_threads();
 
@@ -22,8 +23,9 @@ inline int64_t num_chunks(int64_t count, int64_t chunk_size) {
   return (count + chunk_size - 1) / chunk_size;
 }
 
-// Calls body(begin, end) or body(begin, end, chunk) for chunks of `chunk_size` that cover [0, count), on all threads.
-// The first exception thrown by a body is thrown again here. Nested calls run on the calling thread.
+// Calls body(begin, end) or body(begin, end, chunk) for chunks of `chunk_size` that cover [0,
+// count), on all threads. The first exception thrown by a body is thrown again here. Nested calls
+// run on the calling thread.
 template <class Body>
 void parallel_for(int64_t count, int64_t chunk_size, Body&& body) {
   using BodyType = std::remove_reference_t<Body>;

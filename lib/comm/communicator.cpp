@@ -21,10 +21,11 @@ std::unique_ptr<Communicator> make_communicator() {
   for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     const char* value = std::getenv(variable);
     if (value && std::atoi(value) > 1)
-      throw UsageError(format(
-          "{}={}: this version runs as one process; start it without a launcher or with -n 1 (it uses "
-          "all cores of the machine)",
-          variable, value));
+      throw UsageError(
+          format("{}={}: this version runs as one process; start it without a launcher or with -n "
+                 "1 (it uses "
+                 "all cores of the machine)",
+                 variable, value));
   }
   return std::make_unique<SingleProcess>();
 }

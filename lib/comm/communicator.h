@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What ranks say to each other. There is always a communicator; alone, every collective is the identity.
+// What ranks say to each other. There is always a communicator; alone, every collective is the
+// identity.
 #pragma once
 
 #include <memory>
@@ -20,8 +21,8 @@ class Communicator {
   virtual void broadcast(const Tensor& values, int root) = 0;
 };
 
-// The communicator of this process. Throws UsageError when a launcher (mpirun, srun) started several processes: this
-// version trains in one.
+// The communicator of this process. Throws UsageError when a launcher (mpirun, srun) started
+// several processes: this version trains in one.
 std::unique_ptr<Communicator> make_communicator();
 
 }  // namespace stmoe

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one arithmetic that the tape itself needs: summing the gradients of a value that is used more than once.
+// The one arithmetic that the tape itself needs: summing the gradients of a value that is used more
+// than once.
 #pragma once
 
 #include "lib/tensor/tensor.h"

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/tensor/arena.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <numeric>
 #include <utility>
+
+#include <sys/mman.h>
 
 namespace stmoe {
 namespace {
@@ -24,9 +24,8 @@ ArenaPlan plan_offsets(const std::vector<Lifetime>& lifetimes) {
   plan.offsets.resize(lifetimes.size());
   std::vector<size_t> order(lifetimes.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return lifetimes[a].bytes > lifetimes[b].bytes;
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
   std::vector<size_t> placed;  // ascending by offset
   for (size_t index : order) {
     const Lifetime& item = lifetimes[index];
@@ -45,9 +44,8 @@ ArenaPlan plan_offsets(const std::vector<Lifetime>& lifetimes) {
     if (best == SIZE_MAX) best = cursor;
     plan.offsets[index] = best;
     plan.bytes = std::max(plan.bytes, best + bytes);
-    auto at = std::upper_bound(placed.begin(), placed.end(), best, [&](size_t offset, size_t p) {
-      return offset < plan.offsets[p];
-    });
+    auto at = std::upper_bound(placed.begin(), placed.end(), best,
+                               [&](size_t offset, size_t p) { return offset < plan.offsets[p]; });
     placed.insert(at, index);
   }
   return plan;
@@ -122,8 +120,8 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
     if (block_) ::munmap(block_, block_bytes_);
     constexpr size_t kHugePage = size_t{1} << 21;
     block_bytes_ = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-    void* memory = ::mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       block_ = nullptr;
       const size_t wanted = std::exchange(block_bytes_, 0);
@@ -157,7 +155,8 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
   friend class ArenaBuffer;
 };
 
-// A tensor's memory within a step; tells the arena when it ends, which may be after the arena's last step.
+// A tensor's memory within a step; tells the arena when it ends, which may be after the arena's
+// last step.
 class ArenaBuffer final : public Buffer {
  public:
   ArenaBuffer(std::shared_ptr<StepArena::Impl> arena, int64_t step, size_t slot, std::byte* data,

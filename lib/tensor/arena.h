@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A planned arena for the tensors of one training step. The first step of a phase ("train", "evaluate") runs on the
-// heap while sizes and lifetimes are recorded; then offsets are planned (largest first, best fit between the lifetimes
-// that overlap) and every later step of that phase takes its memory from one block, in the order of allocation.
-// A step that allocates differently falls back to the heap for what does not match and is planned anew.
+// A planned arena for the tensors of one training step. The first step of a phase ("train",
+// "evaluate") runs on the heap while sizes and lifetimes are recorded; then offsets are planned
+// (largest first, best fit between the lifetimes that overlap) and every later step of that phase
+// takes its memory from one block, in the order of allocation. A step that allocates differently
+// falls back to the heap for what does not match and is planned anew.
 #pragma once
 
 #include <map>
@@ -26,7 +27,8 @@ struct ArenaPlan {
   size_t bytes = 0;             // of the whole block
 };
 
-// Places lifetimes so that two that overlap in time never overlap in memory; 64-byte aligned offsets.
+// Places lifetimes so that two that overlap in time never overlap in memory; 64-byte aligned
+// offsets.
 ArenaPlan plan_offsets(const std::vector<Lifetime>& lifetimes);
 
 class StepArena {
@@ -36,9 +38,9 @@ class StepArena {
   StepArena(const StepArena&) = delete;
   StepArena& operator=(const StepArena&) = delete;
 
-  // Between begin_step and end_step, allocate() on this thread comes from this arena. Tensors made in a step must not
-  // outlive it unless they were allocated with allocate_on_heap (Tensor::clone_to_heap); end_step throws BugError with
-  // the number of those that do.
+  // Between begin_step and end_step, allocate() on this thread comes from this arena. Tensors made
+  // in a step must not outlive it unless they were allocated with allocate_on_heap
+  // (Tensor::clone_to_heap); end_step throws BugError with the number of those that do.
   void begin_step(std::string_view phase);
   void end_step();
   // Ends a step after an exception: nothing is checked, nothing is planned.
@@ -59,7 +61,8 @@ class StepArena {
   std::shared_ptr<Impl> impl_;
 };
 
-// begin_step in the constructor, end_step in finish() or, when leaving by an exception, an abandoned step without checks.
+// begin_step in the constructor, end_step in finish() or, when leaving by an exception, an
+// abandoned step without checks.
 class ArenaStep {
  public:
   ArenaStep(StepArena& arena, std::string_view phase);

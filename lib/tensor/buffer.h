@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory that tensors view. Allocation goes to the current step arena (arena.h) when one is active, else to the heap.
+// Memory that tensors view. Allocation goes to the current step arena (arena.h) when one is active,
+// else to the heap.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +33,10 @@ std::shared_ptr<Buffer> allocate(size_t bytes, Device device);
 
 // The heap, whatever arena is active: for what outlives a step.
 std::shared_ptr<Buffer> allocate_on_heap(size_t bytes, Device device);
+
+// Tests only: replaces what allocate_on_heap does, as with guarded buffers; null restores the heap.
+using HeapFunction = std::shared_ptr<Buffer> (*)(size_t bytes, Device device);
+void replace_heap(HeapFunction function);
 
 // Bytes in heap buffers now, and the most there ever were (arena blocks are counted by the arena).
 size_t heap_bytes_in_use();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Devices and per-device tables of kernels. An op's CPU and CUDA files register their kernels when the objects load;
-// nothing else is edited to add a device or an op.
+// Devices and per-device tables of kernels. An op's CPU and CUDA files register their kernels when
+// the objects load; nothing else is edited to add a device or an op.
 #pragma once
 
 #include <array>

@@ -14,7 +14,8 @@ std::string_view name_of(DType dtype) { return kNames[static_cast<int>(dtype)]; 
 DType parse_dtype(std::string_view name) {
   for (int i = 0; i < 6; ++i)
     if (name == kNames[i]) return static_cast<DType>(i);
-  throw UsageError(format("element type '{}' is unknown; known: {}", name, fmt::join(kNames, ", ")));
+  throw UsageError(
+      format("element type '{}' is unknown; known: {}", name, fmt::join(kNames, ", ")));
 }
 
 }  // namespace stmoe

@@ -17,7 +17,8 @@ struct bf16 {
   bf16() = default;
   explicit bf16(float value) {
     uint32_t u = std::bit_cast<uint32_t>(value);
-    // Branch-free, so that loops over it become vector code: a NaN keeps its sign and becomes quiet.
+    // Branch-free, so that loops over it become vector code: a NaN keeps its sign and becomes
+    // quiet.
     uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
     uint32_t quiet_nan = (u >> 16) | 0x40u;
     bits = static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? quiet_nan : rounded);

@@ -64,7 +64,8 @@ void copy_elements(const Tensor& to, const Tensor& from) {
   const From* in = from.data<From>();
   const int64_t row = to.rank() ? to.dim(-1) : 1;
   const int64_t rows = row ? to.numel() / row : 0;
-  const int64_t out_step = to.rank() ? to.stride(-1) : 1, in_step = from.rank() ? from.stride(-1) : 1;
+  const int64_t out_step = to.rank() ? to.stride(-1) : 1,
+                in_step = from.rank() ? from.stride(-1) : 1;
   const bool flat = to.is_contiguous() && from.is_contiguous();
   if (flat) {
     parallel_for(to.numel(), kChunk, [&](int64_t begin, int64_t end) {
@@ -209,8 +210,9 @@ void Tensor::fill(double value) const {
   visit_any(dtype_, [&](auto tag) {
     using T = decltype(tag);
     T* out = data<T>();
-    parallel_for(numel(), kChunk,
-                 [&](int64_t begin, int64_t end) { std::fill(out + begin, out + end, convert<T>(value)); });
+    parallel_for(numel(), kChunk, [&](int64_t begin, int64_t end) {
+      std::fill(out + begin, out + end, convert<T>(value));
+    });
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A typed, strided view of a Buffer. Copying a Tensor copies the view, not the data. Row-major unless made by
-// transpose or slice. Shapes in errors are printed as [rows, columns].
+// A typed, strided view of a Buffer. Copying a Tensor copies the view, not the data. Row-major
+// unless made by transpose or slice. Shapes in errors are printed as [rows, columns].
 #pragma once
 
 #include <memory>
