@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// What turns gradients into new weights. An optimizer is a plug-in chosen by the recipe's
+// `optimizer.kind`.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "lib/autograd/parameter.h"
+#include "lib/base/registry.h"
+#include "lib/config/config.h"
+
+namespace stmoe {
+
+class Optimizer {
+ public:
+  struct Factory {
+    ConfigBox (*make_config)();
+    // State is made for exactly these parameters, on the heap.
+    std::unique_ptr<Optimizer> (*make)(const ConfigBox& config, const ParameterList& parameters);
+  };
+  static constexpr const char* kKind = "optimizer";
+
+  virtual ~Optimizer() = default;
+  // Changes the weights in place by their gradients; `step` counts updates from 0. A parameter
+  // without a gradient keeps its value and state. The gradients' memory is used as scratch: their
+  // values are gone afterwards.
+  virtual void update(const ParameterList& parameters, double learning_rate, int64_t step) = 0;
+  // Everything that a checkpoint must hold: "<parameter>/<slot>", in the parameters' order; views
+  // of the live state.
+  virtual std::vector<NamedTensor> state() const = 0;
+};
+
+std::unique_ptr<Optimizer> make_optimizer(const Choice<Optimizer>& choice,
+                                          const ParameterList& parameters);
+
+}  // namespace stmoe
