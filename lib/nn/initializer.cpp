@@ -94,26 +94,34 @@ double inverse_normal(double p) {
   return std::abs(q) <= 0.425 ? middle : std::copysign(outer, q);
 }
 
-// Uniform in (0, 1) -> normal values of the wanted deviation; `low` is the part of the distribution
-// cut off on each side.
+double uniform_of(uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32; }
+
+// `low` is the part of the distribution cut off on each side.
 void normal_group(const Group<uint32_t>& words, double low, double deviation,
                   Group<double>& values) {
-  for (size_t i = 0; i < kGroup; ++i) {
-    const double uniform = (static_cast<double>(words[i]) + 0.5) * 0x1p-32;
-    values[i] = deviation * inverse_normal(low + (1.0 - 2.0 * low) * uniform);
-  }
+  for (size_t i = 0; i < kGroup; ++i)
+    values[i] = deviation * inverse_normal(low + (1.0 - 2.0 * low) * uniform_of(words[i]));
+}
+
+void uniform_group(const Group<uint32_t>& words, double half_width, Group<double>& values) {
+  for (size_t i = 0; i < kGroup; ++i) values[i] = half_width * (2.0 * uniform_of(words[i]) - 1.0);
 }
 
 template <class T>
-void fill_normal(const Tensor& tensor, double low, double deviation, RandomKey key) {
+void fill_random(const Tensor& tensor, const Initializer& initializer, RandomKey key) {
   T* out = tensor.data<T>();
   const int64_t count = tensor.numel();
+  const bool is_uniform = initializer.kind == Initializer::Kind::uniform;
+  const double low = initializer.kind == Initializer::Kind::truncated_normal ? kBelowMinusTwo : 0.0;
   parallel_for(num_chunks(count, kGroup), kGroupsPerChunk, [&](int64_t begin, int64_t end) {
     Group<uint32_t> words;
     Group<double> values;
     for (int64_t group = begin; group < end; ++group) {
       philox_group(key, static_cast<uint64_t>(group) * kLanes, words);
-      normal_group(words, low, deviation, values);
+      if (is_uniform)
+        uniform_group(words, initializer.value, values);
+      else
+        normal_group(words, low, initializer.value, values);
       const int64_t first = group * kGroup, size = std::min<int64_t>(kGroup, count - first);
       for (int64_t i = 0; i < size; ++i)
         out[first + i] = static_cast<T>(values[static_cast<size_t>(i)]);
@@ -131,11 +139,10 @@ void initialize(const Tensor& values, const Initializer& initializer, RandomKey 
     values.fill(initializer.value);
     return;
   }
-  const double low = initializer.kind == Initializer::Kind::truncated_normal ? kBelowMinusTwo : 0.0;
   if (values.dtype() == DType::f64)
-    fill_normal<double>(values, low, initializer.value, key);
+    fill_random<double>(values, initializer, key);
   else
-    fill_normal<float>(values, low, initializer.value, key);
+    fill_random<float>(values, initializer, key);
 }
 
 }  // namespace stmoe

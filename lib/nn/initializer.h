@@ -11,17 +11,18 @@
 namespace stmoe {
 
 struct Initializer {
-  enum class Kind { normal, truncated_normal, constant };
+  enum class Kind { normal, truncated_normal, uniform, constant };
   Kind kind = Kind::constant;
-  // The standard deviation, or the constant. Of a truncated normal it is the deviation before
-  // values beyond two deviations are cut off, without a correction for the cut (Mesh TensorFlow;
-  // Fedus et al. 2021, section 2.4).
+  // The standard deviation, the half width of a uniform distribution around zero, or the constant.
+  // Of a truncated normal it is the deviation before values beyond two deviations are cut off,
+  // without a correction for the cut (Mesh TensorFlow; Fedus et al. 2021, section 2.4).
   double value = 0;
 
   static Initializer normal(double deviation) { return {Kind::normal, deviation}; }
   static Initializer truncated_normal(double deviation) {
     return {Kind::truncated_normal, deviation};
   }
+  static Initializer uniform(double half_width) { return {Kind::uniform, half_width}; }
   static Initializer constant(double value) { return {Kind::constant, value}; }
 };
 
