@@ -83,10 +83,14 @@ def build(shape: Shape) -> torch.nn.Module:
 
 
 def initialise(model: torch.nn.Module, shape: Shape, random: np.random.Generator) -> None:
-    """Larger than the library's own initialisation, so that attention, logits and routing are far from uniform."""
+    """Larger than the library's own initialisation, so that attention, logits and routing are far from uniform.
+
+    A tied table is smaller and the last scale larger, or greedy decoding would repeat its previous token.
+    """
     inner = shape.heads * shape.d_kv
+    table, last_scale = (0.4, 2.5) if shape.tied else (1.0, 1.0)
     deviations = {
-        "shared": 1.0, "lm_head": shape.d_model**-0.5, "relative_attention_bias": 1.0,
+        "shared": table, "lm_head": shape.d_model**-0.5, "relative_attention_bias": 1.0,
         "q": 1.5 * (shape.d_model * shape.d_kv) ** -0.5, "k": 1.5 * shape.d_model**-0.5,
         "v": shape.d_model**-0.5, "o": inner**-0.5, "classifier": 2.0 * shape.d_model**-0.5,
         "wi": 1.5 * shape.d_model**-0.5, "wi_0": 1.5 * shape.d_model**-0.5, "wi_1": shape.d_model**-0.5,
@@ -97,6 +101,7 @@ def initialise(model: torch.nn.Module, shape: Shape, random: np.random.Generator
             normal = random.standard_normal(tuple(parameter.shape))
             kind = name.split(".")[-2]
             value = 1.0 + 0.25 * normal if "layer_norm" in kind else deviations[kind] * normal
+            value = value * last_scale if name == "decoder.final_layer_norm.weight" else value
             parameter.copy_(torch.from_numpy(value.astype(np.float32)))
 
 
