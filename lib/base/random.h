@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace stmoe {
@@ -42,6 +43,9 @@ inline std::array<uint32_t, 4> philox4x32(RandomKey key, uint64_t counter) {
 inline uint32_t random_bits(RandomKey key, uint64_t index) {
   return philox4x32(key, index / 4)[index % 4];
 }
+// out[i] = random_bits(key, first_index + i), many counters side by side: about half a nanosecond
+// an element.
+void fill_random_bits(RandomKey key, uint64_t first_index, std::span<uint32_t> out);
 
 // Uniform in [0, 1) with 24 bits, exact in f32.
 inline float uniform_from_bits(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
