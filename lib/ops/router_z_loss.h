@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The router z-loss of Zoph et al. 2022, equation 5: the mean over tokens of lse^2, with lse = log
+// sum_e exp(logits_e).
+#pragma once
+
+#include "lib/autograd/var.h"
+
+namespace stmoe {
+
+struct RouterZLossKernels {
+  static constexpr const char* kOp = "router_z_loss";
+  void (*forward)(const Tensor& loss, const Tensor& lse_N);
+  void (*backward)(const Tensor& dlse_N, const Tensor& dloss, const Tensor& lse_N);
+};
+
+// lse_N f32 or f64, not empty; one element of its type.
+Var router_z_loss(const Var& lse_N);
+
+}  // namespace stmoe
