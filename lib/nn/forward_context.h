@@ -17,6 +17,9 @@ struct ForwardContext {
   DType compute = DType::f32;
   // Folded with seed, step and micro-batch. Each random site folds in its own path.
   RandomKey key;
+  // Generation: an expert takes every token that chooses it, so that a text does not depend on its
+  // neighbours in the batch. Capacity factors do not apply then (reference/evaluation.md 3).
+  bool is_dropless = false;
   // Index in the global batch of the first sequence.
   int64_t first_row = 0;
 };
