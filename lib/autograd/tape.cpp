@@ -32,6 +32,18 @@ namespace {
 thread_local bool recording = true;
 thread_local uint64_t next_order = 0;
 
+// Sets whether ops are recorded; what held before comes back, also after an exception.
+class RecordingScope {
+ public:
+  explicit RecordingScope(bool value) : before_(std::exchange(recording, value)) {}
+  ~RecordingScope() { recording = before_; }
+  RecordingScope(const RecordingScope&) = delete;
+  RecordingScope& operator=(const RecordingScope&) = delete;
+
+ private:
+  bool before_;
+};
+
 std::vector<Var> record_always(const char* op, std::vector<Tensor> ys,
                                const std::vector<Var>& inputs, BackwardManyFunction backward) {
   auto entry = std::make_shared<OpRecord>();
@@ -58,12 +70,14 @@ std::vector<Var> record_always(const char* op, std::vector<Tensor> ys,
 }
 
 void accumulate(GradNode& node, Tensor gradient) {
+  gradient = gradient.contiguous();
   if (!node.grad.defined()) {
-    node.grad = std::move(gradient);
+    // A leaf's gradient is its own: whoever scales it in place must not reach another one.
+    node.grad = node.producer || !gradient.is_shared() ? std::move(gradient) : gradient.clone();
     return;
   }
   if (node.grad.is_shared()) node.grad = node.grad.clone();
-  add_in_place(node.grad, gradient.contiguous());
+  add_in_place(node.grad, gradient);
 }
 
 std::vector<std::shared_ptr<OpRecord>> reachable_ops(const std::vector<Var>& values) {
@@ -186,9 +200,11 @@ std::vector<Var> recompute(std::function<std::vector<Var>(const std::vector<Var>
                          std::vector<Var> again;
                          for (size_t i = 0; i < xs.size(); ++i)
                            again.push_back(needed[i] ? Var::leaf(xs[i]) : Var(xs[i]));
-                         const bool before = std::exchange(recording, true);
-                         std::vector<Var> values = block(again);
-                         recording = before;
+                         std::vector<Var> values;
+                         {
+                           RecordingScope scope(true);
+                           values = block(again);
+                         }
                          backward(values, {dys.begin(), dys.end()});
                          std::vector<Tensor> dxs;
                          for (const Var& input : again) dxs.push_back(input.grad());

@@ -2,12 +2,11 @@
 // Reverse-mode differentiation. Each op records its outputs with a closure that turns the outputs'
 // gradients into the inputs' gradients. Conventions, stated once:
 //  - a closure returns one gradient per input, in the inputs' order, each with the input's shape;
-//  an undefined Tensor
-//    where the input needs none;
+//    undefined where the input needs none. The gradients that it is given are contiguous;
 //  - it never adds into an existing gradient: only the tape sums. It may return one of its
-//  arguments unchanged;
+//    arguments unchanged, and may overwrite one that is not shared (Tensor::is_shared);
 //  - the gradient has the input's element type, except that an f32 weight used in a bf16 product
-//  gets an f32 gradient;
+//    gets an f32 gradient;
 //  - a closure captures the Tensors it needs and no Var (a Var would keep the history alive);
 //  - it is called at most once and released right after, with everything it holds.
 #pragma once
