@@ -21,8 +21,8 @@ class Converter {
     ConfigNode node;
     node.source = source_at(yaml);
     if (depth > kMaxDepth || ++num_nodes_ > kMaxNodes)
-      throw UsageError(format("{}: {}: is nested or repeated without end; remove the alias",
-                              node.source.text(), path));
+      throw UsageError(format("{}: {}...: is nested or repeated without end; remove the alias",
+                              node.source.text(), path.substr(0, 60)));
     switch (yaml.Type()) {
       case YAML::NodeType::Scalar:
         node.kind = ConfigNode::Kind::scalar;
@@ -60,7 +60,8 @@ class Converter {
     for (const auto& entry : yaml) {
       const ConfigSource source = source_at(entry.first);
       if (!entry.first.IsScalar()) {
-        problems_.add_line(format("{}: {}: a key is not plain text", source.text(), path));
+        problems_.add_line(format("{}{}{}: a key is not plain text", source.text(),
+                                  path.empty() ? "" : ": ", path));
         continue;
       }
       const std::string& key = entry.first.Scalar();
