@@ -34,7 +34,6 @@ struct TrainConfig {
   int64_t seed = 1;
   int64_t log_every = 10;
   int64_t evaluate_every = 1000;
-  int64_t evaluate_batches = 20;
   int64_t accumulate = 1;
   double gradient_clip = 0.0;
   double z_loss = 1e-4;
@@ -46,8 +45,7 @@ struct TrainConfig {
     v("steps", steps, "updates of the whole run; schedules that end with the run end here", at_least(1));
     v("seed", seed, "of starting weights, data order, dropout and routing noise", at_least(0));
     v("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
-    v("evaluate_every", evaluate_every, "steps between evaluations on data.validation; 0: never", at_least(0));
-    v("evaluate_batches", evaluate_batches, "held-out batches of each evaluation; 0: all", at_least(0));
+    v("evaluate_every", evaluate_every, "steps between evaluations on data.validation, also before the first step and at the end; 0: never", at_least(0));
     v("accumulate", accumulate, "micro-batches whose gradients make one update", at_least(1));
     v("gradient_clip", gradient_clip, "largest global L2 norm of the gradient; 0: not clipped", at_least(0.0));
     v("z_loss", z_loss, "coefficient of log(Z)^2 of the softmax over the vocabulary", at_least(0.0));

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/train/benchmark.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "lib/base/clock.h"
+#include "lib/base/random.h"
+#include "lib/data/batch_source.h"
+#include "lib/model/flops.h"
+#include "lib/ops/product_peak.h"
+#include "lib/optim/gradients.h"
+#include "lib/optim/optimizer.h"
+#include "lib/optim/schedule.h"
+#include "lib/tensor/arena.h"
+#include "lib/train/train_step.h"
+
+namespace stmoe {
+namespace {
+
+constexpr int kWarmupSteps = 2;
+constexpr double kPeakSeconds = 0.5;
+
+// Uniform tokens over the vocabulary without padding, one example a row.
+Tensor random_tokens(int64_t rows, int64_t length, int64_t vocabulary, RandomKey key) {
+  Tensor tokens = Tensor::persistent({rows, length}, DType::i32);
+  RandomStream stream(key);
+  for (int32_t& token : tokens.span<int32_t>())
+    token = static_cast<int32_t>(2 + stream.below(static_cast<uint64_t>(vocabulary - 2)));
+  return tokens;
+}
+
+Batch synthetic_batch(const Recipe& recipe) {
+  const int64_t rows = recipe.data.batch_size, length = recipe.data.input_length;
+  const int64_t target_length = recipe.data.resolved_target_length();
+  const int64_t vocabulary = recipe.model.vocabulary_size;
+  const RandomKey key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("benchmark");
+  Batch batch;
+  batch.encoder_tokens_BL = random_tokens(rows, length, vocabulary, key.fold("inputs"));
+  batch.targets_BT = random_tokens(rows, target_length, vocabulary, key.fold("targets"));
+  batch.encoder_segments_BL = Tensor::full({rows, length}, DType::i32, 1);
+  batch.decoder_segments_BT = Tensor::full({rows, target_length}, DType::i32, 1);
+  batch.decoder_inputs_BT = Tensor::persistent({rows, target_length}, DType::i32);
+  for (int64_t row = 0; row < rows; ++row) {
+    const int32_t* from = batch.targets_BT.data<int32_t>() + row * target_length;
+    std::copy_n(from, target_length - 1,
+                batch.decoder_inputs_BT.data<int32_t>() + row * target_length + 1);
+  }
+  batch.num_input_tokens = rows * length;
+  batch.num_target_tokens = rows * target_length;
+  return batch;
+}
+
+Recipe with_vocabulary_size(Recipe recipe) {
+  if (recipe.model.vocabulary_size > 0) return recipe;
+  if (recipe.vocabulary.model.empty())
+    throw UsageError(
+        "--benchmark: the recipe names no vocabulary; add --set model.vocabulary_size=32128");
+  recipe.model.vocabulary_size = Vocabulary::load(recipe.vocabulary.model.path()).padded_size();
+  return recipe;
+}
+
+int64_t bytes_of(const std::vector<NamedTensor>& tensors) {
+  int64_t total = 0;
+  for (const NamedTensor& tensor : tensors) total += static_cast<int64_t>(tensor.tensor.bytes());
+  return total;
+}
+
+int64_t peak_resident_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+}  // namespace
+
+BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
+  STMOE_CHECK(steps >= 1);
+  const Recipe recipe = with_vocabulary_size(original);
+  BenchmarkResult result;
+  result.product_peak_flops_per_second =
+      measure_product_peak(parse_dtype(recipe.precision.compute), kPeakSeconds);
+  ParameterStore store(RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("weights"));
+  const EncoderDecoder model(recipe.model, recipe.moe, store);
+  const auto optimizer = make_optimizer(recipe.optimizer, store.parameters());
+  const auto schedule = make_schedule(recipe.schedule, recipe.train.steps);
+  const Batch batch = synthetic_batch(recipe);
+  StepArena arena;
+  std::vector<double> seconds;
+  for (int64_t step = 0; step < kWarmupSteps + steps; ++step) {
+    if (step == kWarmupSteps) start_profile();
+    const Stopwatch watch;
+    ArenaStep arena_step(arena, "train");
+    accumulate_gradients(model, recipe, batch, step);
+    const double norm = global_gradient_norm(store.parameters());
+    if (recipe.train.gradient_clip > 0 && norm > recipe.train.gradient_clip)
+      scale_gradients(store.parameters(), recipe.train.gradient_clip / norm);
+    optimizer->update(store.parameters(), schedule->rate(step), step);
+    clear_gradients(store.parameters());
+    arena_step.finish();
+    if (step >= kWarmupSteps) seconds.push_back(watch.seconds());
+  }
+  stop_profile();
+  std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2),
+                   seconds.end());
+  result.seconds_per_step = seconds[seconds.size() / 2];
+  result.tokens_per_second = static_cast<double>(batch.num_input_tokens + batch.num_target_tokens) /
+                             result.seconds_per_step;
+  result.model_flops_per_second =
+      static_cast<double>(recipe.data.batch_size) *
+      static_cast<double>(training_flops_per_sequence(recipe.model, recipe.moe,
+                                                      recipe.data.input_length,
+                                                      recipe.data.resolved_target_length())) /
+      result.seconds_per_step;
+  result.by_op = profile_by_op();
+  for (OpTime& op : result.by_op) {
+    op.forward_seconds /= static_cast<double>(steps);
+    op.backward_seconds /= static_cast<double>(steps);
+  }
+  int64_t weights = 0;
+  for (const Parameter& parameter : store.parameters())
+    weights += static_cast<int64_t>(parameter.value.value().bytes());
+  result.planned_memory_bytes =
+      weights + bytes_of(optimizer->state()) + static_cast<int64_t>(arena.planned_bytes());
+  result.peak_memory_bytes = peak_resident_bytes();
+  return result;
+}
+
+std::string benchmark_table(const BenchmarkResult& r) {
+  const double mib = 1.0 / (1 << 20);
+  std::string text = format(
+      "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\nmodel GFLOP/s        {:10.1f}   "
+      "({:.1f} % of the product peak, {:.1f})\npeak memory, MiB     {:10.0f}   (planned {:.0f})\n\n"
+      "{:24} {:>10} {:>10} {:>7}\n",
+      r.tokens_per_second, r.seconds_per_step, r.model_flops_per_second * 1e-9,
+      100 * r.model_flops_per_second / r.product_peak_flops_per_second,
+      r.product_peak_flops_per_second * 1e-9, static_cast<double>(r.peak_memory_bytes) * mib,
+      static_cast<double>(r.planned_memory_bytes) * mib, "op, seconds a step", "forward", "backward",
+      "share");
+  double rest = r.seconds_per_step;
+  auto row = [&](const std::string& name, double forward, double backward) {
+    text += format("{:24} {:10.4f} {:10.4f} {:5.1f} %\n", name, forward, backward,
+                   100 * (forward + backward) / r.seconds_per_step);
+  };
+  for (const OpTime& op : r.by_op) {
+    row(op.op, op.forward_seconds, op.backward_seconds);
+    rest -= op.forward_seconds + op.backward_seconds;
+  }
+  row("outside ops", std::max(0.0, rest), 0);
+  return text;
+}
+
+std::string benchmark_json(const BenchmarkResult& r) {
+  nlohmann::ordered_json json = {{"tokens_per_second", r.tokens_per_second},
+                                 {"seconds_per_step", r.seconds_per_step},
+                                 {"model_flops_per_second", r.model_flops_per_second},
+                                 {"product_peak_flops_per_second", r.product_peak_flops_per_second},
+                                 {"peak_memory_bytes", r.peak_memory_bytes},
+                                 {"planned_memory_bytes", r.planned_memory_bytes},
+                                 {"by_op", nlohmann::ordered_json::array()}};
+  for (const OpTime& op : r.by_op)
+    json["by_op"].push_back({{"op", op.op},
+                             {"forward_seconds", op.forward_seconds},
+                             {"backward_seconds", op.backward_seconds}});
+  return json.dump(2);
+}
+
+}  // namespace stmoe

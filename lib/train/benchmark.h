@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Times whole training steps of a recipe on synthetic tokens: no corpus, no vocabulary, no files.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/base/profile.h"
+#include "lib/recipe/recipe.h"
+
+namespace stmoe {
+
+struct BenchmarkResult {
+  double tokens_per_second = 0;  // input and target tokens
+  double seconds_per_step = 0;   // median
+  double model_flops_per_second = 0, product_peak_flops_per_second = 0;
+  int64_t peak_memory_bytes = 0;     // of the process, largest resident set
+  int64_t planned_memory_bytes = 0;  // weights, optimizer state and the arena of a step
+  std::vector<OpTime> by_op;         // seconds per step, largest first
+};
+
+// `steps` timed steps after a warm-up of two. The recipe needs model.vocabulary_size or vocabulary.model.
+BenchmarkResult run_benchmark(const Recipe& recipe, int64_t steps);
+
+// For people, and (contract.md) for programs.
+std::string benchmark_table(const BenchmarkResult& result);
+std::string benchmark_json(const BenchmarkResult& result);
+
+}  // namespace stmoe

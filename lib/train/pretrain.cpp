@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/train/pretrain.h"
+
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/threads.h"
+#include "lib/train/run_directory.h"
+#include "lib/train/trainer.h"
+
+namespace stmoe {
+namespace {
+
+std::string duration_text(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  if (whole >= 3600) return format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+  if (whole >= 60) return format("{} min {:02} s", whole / 60, whole % 60);
+  return format("{} s", whole);
+}
+
+class LogScope {
+ public:
+  explicit LogScope(const Path& file) { attach_log_file(file.string()); }
+  ~LogScope() { detach_log_file(); }
+  LogScope(const LogScope&) = delete;
+  LogScope& operator=(const LogScope&) = delete;
+};
+
+// What happens around the steps of one run.
+class Run {
+ public:
+  Run(const Recipe& recipe, const RunDirectory& directory, Trainer& trainer, int64_t end)
+      : recipe_(recipe),
+        directory_(directory),
+        trainer_(trainer),
+        metrics_(directory.path(), trainer.step()),
+        end_(end) {}
+
+  void evaluate() {
+    auto metrics = trainer_.evaluate();
+    if (!metrics) return;
+    metrics_.write(*metrics);
+    log_info("[evaluate] step {}: held-out loss {:.4f}, perplexity {:.2f}", metrics->step,
+             metrics->values[0].second, metrics->values[1].second);
+  }
+
+  void log_step() {
+    const StepMetrics m = trainer_.take_metrics();
+    metrics_.write(m);
+    const double left = watch_.seconds() / static_cast<double>(std::max<int64_t>(1, done_)) *
+                        static_cast<double>(end_ - m.step);
+    std::string line = format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left", m.step, end_, m.loss,
+                              m.tokens_per_second, duration_text(left));
+    if (m.dropped_fraction > 0) line += format("  dropped {:.1f} %", 100 * m.dropped_fraction);
+    log_info("[train] {}", line);
+    show_progress_line(line);
+  }
+
+  void save() {
+    const Path saved = save_checkpoint(directory_.checkpoints(), trainer_.contents());
+    apply_retention(directory_.checkpoints(), recipe_.checkpoint.keep_last,
+                    recipe_.checkpoint.keep_every);
+    log_info("[checkpoint] saved {}", saved.string());
+  }
+
+  void roll_back() {
+    const auto newest = newest_checkpoint(directory_.checkpoints());
+    if (!newest)
+      throw DivergedError(
+          format("training diverged at step {} before the first checkpoint; lower the learning rate",
+                 trainer_.step()));
+    trainer_.roll_back(Checkpoint::open(*newest));
+  }
+
+  // After a step: line, evaluation, checkpoint, in this order, so that a checkpoint knows of both. What is written
+  // depends on the step alone, not on where --steps ends this process: a run in pieces writes what one in one go writes.
+  void after_step(bool is_stopping) {
+    ++done_;
+    const int64_t step = trainer_.step();
+    const bool is_final = step == recipe_.train.steps;
+    if (is_due(recipe_.train.log_every, step) || is_final) log_step();
+    if (is_due(recipe_.train.evaluate_every, step) || is_final) evaluate();
+    if (is_due(recipe_.checkpoint.save_every, step) || step >= end_ || is_stopping) save();
+  }
+
+ private:
+  static bool is_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+  const Recipe& recipe_;
+  const RunDirectory& directory_;
+  Trainer& trainer_;
+  MetricsLog metrics_;
+  int64_t end_, done_ = 0;
+  Stopwatch watch_;
+};
+
+void describe(const Recipe& recipe, const Trainer& trainer) {
+  int64_t total = 0;
+  for (const Parameter& parameter : trainer.parameters()) total += parameter.value.numel();
+  log_info("[train] {:.1f} M parameters, {} experts in {} sparse layers, {} compute, {} threads",
+           static_cast<double>(total) * 1e-6, recipe.moe.num_experts,
+           recipe.moe.encoder_sparse_layers.size() + recipe.moe.decoder_sparse_layers.size(),
+           recipe.precision.compute, num_threads());
+}
+
+}  // namespace
+
+void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRequest& stop) {
+  const RunDirectory directory(options.output);
+  const LogScope log(options.output / "log.txt");
+  const auto from = directory.checkpoint_to_resume(options.resume);
+  const int64_t end = options.steps.value_or(recipe.train.steps);
+
+  Trainer trainer(recipe, from ? Trainer::Weights::to_be_restored : Trainer::Weights::initialized);
+  if (from) {
+    trainer.restore(Checkpoint::open(*from));
+    log_info("[train] going on from {}", from->string());
+  }
+  write_file_atomically(options.output / "recipe.yaml", print_config(recipe));
+  if (trainer.step() >= end) {
+    log_info("[train] step {} is done already; --steps asks for more", trainer.step());
+    return;
+  }
+  describe(recipe, trainer);
+
+  Run run(recipe, directory, trainer, end);
+  if (trainer.step() == 0) run.evaluate();
+  while (trainer.step() < end) {
+    if (trainer.train_step() == Trainer::Outcome::wants_rollback) run.roll_back();
+    const bool is_stopping = stop.requested();
+    run.after_step(is_stopping);
+    if (is_stopping && trainer.step() < end)
+      throw InterruptedError(format("stopped on request after step {}; the checkpoint is saved: run the "
+                                    "same command again to go on",
+                                    trainer.step()));
+  }
+  show_progress_line("");
+  log_info("[train] done: {} steps in {}", end, options.output.string());
+}
+
+}  // namespace stmoe

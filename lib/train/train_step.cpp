@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/train/train_step.h"
+
+#include "lib/autograd/tape.h"
+#include "lib/ops/add.h"
+#include "lib/ops/cross_entropy.h"
+#include "lib/ops/reshape.h"
+
+namespace stmoe {
+namespace {
+
+Tensor rows(const Tensor& tensor, int64_t begin, int64_t end) {
+  return tensor.defined() ? tensor.slice(0, begin, end) : tensor;
+}
+
+ModelInputs inputs_of(const Batch& batch, int64_t begin, int64_t end) {
+  return {rows(batch.encoder_tokens_BL, begin, end), rows(batch.encoder_segments_BL, begin, end),
+          rows(batch.decoder_inputs_BT, begin, end), rows(batch.decoder_segments_BT, begin, end)};
+}
+
+CrossEntropy language_loss(const ModelOutputs& outputs, const Tensor& targets_BT,
+                           const CrossEntropyOptions& options) {
+  const Var& logits = outputs.logits_BTV;
+  return cross_entropy(reshape(logits, {-1, logits.dim(-1)}), targets_BT.reshape({-1}), options);
+}
+
+// Adds what a micro-batch of `share` of the rows says about routing.
+void add_routing(StepLosses& losses, const ModelOutputs& outputs, double share) {
+  if (outputs.routing.empty()) return;
+  losses.load_balance_loss += share * outputs.load_balance_loss.value().item();
+  losses.router_z_loss += share * outputs.router_z_loss.value().item();
+  const double per_layer = share / static_cast<double>(outputs.routing.size());
+  for (const LayerRouting& layer : outputs.routing) {
+    losses.dropped_fraction += per_layer * layer.statistics.dropped_fraction;
+    losses.router_entropy += per_layer * layer.statistics.entropy;
+  }
+  losses.layers = outputs.routing;
+}
+
+void add_language(StepLosses& losses, const CrossEntropy& loss) {
+  losses.cross_entropy += loss.cross_entropy;
+  losses.target_tokens += loss.num_targets;
+  losses.correct_tokens += loss.num_correct;
+}
+
+}  // namespace
+
+StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch,
+                                int64_t step) {
+  const int64_t batch_rows = batch.encoder_tokens_BL.dim(0), parts = recipe.train.accumulate;
+  STMOE_CHECK(batch_rows % parts == 0, "{} rows in {} micro-batches", batch_rows, parts);
+  const int64_t part_rows = batch_rows / parts;
+  const double share = 1.0 / static_cast<double>(parts);
+  const double normalizer = recipe.train.loss_normalization == "sum"
+                                ? 1.0
+                                : static_cast<double>(std::max<int64_t>(1, batch.num_target_tokens));
+  StepLosses losses;
+  losses.input_tokens = batch.num_input_tokens;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t begin = part * part_rows, end = begin + part_rows;
+    const ForwardContext context{
+        .is_training = true,
+        .compute = parse_dtype(recipe.precision.compute),
+        .key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("train").fold(
+            static_cast<uint64_t>(step)),
+        .first_row = begin};
+    const ModelOutputs outputs = model.forward(inputs_of(batch, begin, end), context);
+    const CrossEntropy language =
+        language_loss(outputs, rows(batch.targets_BT, begin, end),
+                      {recipe.train.z_loss, recipe.train.label_smoothing});
+    std::vector<Var> terms = {language.total};
+    std::vector<double> coefficients = {1.0 / normalizer};
+    if (!outputs.routing.empty()) {
+      terms.insert(terms.end(), {outputs.load_balance_loss, outputs.router_z_loss});
+      coefficients.insert(coefficients.end(),
+                          {recipe.moe.load_balance_loss * share, recipe.moe.router_z_loss * share});
+    }
+    const Var total = weighted_sum(terms, coefficients);
+    losses.total_loss += total.value().item();
+    add_language(losses, language);
+    add_routing(losses, outputs, share);
+    backward(total);
+  }
+  return losses;
+}
+
+StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch) {
+  NoGradScope no_grad;
+  const ModelOutputs outputs =
+      model.forward(inputs_of(batch, 0, batch.encoder_tokens_BL.dim(0)),
+                    {.is_training = false, .compute = parse_dtype(recipe.precision.compute)});
+  StepLosses losses;
+  losses.input_tokens = batch.num_input_tokens;
+  add_language(losses, language_loss(outputs, batch.targets_BT, {}));
+  add_routing(losses, outputs, 1.0);
+  return losses;
+}
+
+}  // namespace stmoe

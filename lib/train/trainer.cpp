@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/train/trainer.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/model/flops.h"
+#include "lib/ops/product_peak.h"
+#include "lib/optim/gradients.h"
+
+namespace stmoe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kPeakSeconds = 0.2;
+
+// The recipe with the vocabulary's size filled in.
+Recipe complete(Recipe recipe, const Vocabulary& vocabulary) {
+  if (recipe.model.vocabulary_size == 0) recipe.model.vocabulary_size = vocabulary.padded_size();
+  if (recipe.model.vocabulary_size < vocabulary.size())
+    throw UsageError(format("model.vocabulary_size: {} rows for a vocabulary of {} ({}); leave it out",
+                            recipe.model.vocabulary_size, vocabulary.size(), vocabulary.name()));
+  return recipe;
+}
+
+RandomKey key_of(const Recipe& recipe) {
+  return RandomKey{static_cast<uint64_t>(recipe.train.seed)};
+}
+
+Vocabulary load_vocabulary(const Recipe& recipe) {
+  if (recipe.vocabulary.model.empty())
+    throw UsageError(
+        "vocabulary.model: not set; name a SentencePiece model (T5's spiece.model, or one made by "
+        "`stmoe-data vocabulary`)");
+  return Vocabulary::load(recipe.vocabulary.model.path());
+}
+
+int64_t sequence_flops(const Recipe& recipe) {
+  return static_cast<int64_t>(training_flops_per_sequence(recipe.model, recipe.moe,
+                                                          recipe.data.input_length,
+                                                          recipe.data.resolved_target_length()));
+}
+
+std::string layer_tag(const char* metric, const LayerRouting& layer) {
+  return format("{}/{}", metric, layer.name);
+}
+
+}  // namespace
+
+Trainer::Trainer(const Recipe& recipe, Weights weights)
+    : recipe_(recipe),
+      vocabulary_(load_vocabulary(recipe)),
+      store_(key_of(recipe).fold("weights"), DType::f32,
+             weights == Weights::initialized ? ParameterStore::Mode::initialized
+                                             : ParameterStore::Mode::zeroed),
+      source_(recipe.data, vocabulary_, static_cast<uint64_t>(recipe.train.seed)),
+      guard_(recipe.train.spike) {
+  recipe_ = complete(recipe, vocabulary_);
+  if (recipe_.train.evaluate_every > 0 && !recipe_.data.validation.empty())
+    validation_.emplace(recipe_.data, vocabulary_, recipe_.data.validation.path(),
+                        recipe_.data.validation_batches);
+  model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
+  optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
+  schedule_ = make_schedule(recipe_.schedule, recipe_.train.steps);
+  flops_per_sequence_ = static_cast<double>(sequence_flops(recipe_));
+  peak_flops_ = measure_product_peak(parse_dtype(recipe_.precision.compute), kPeakSeconds);
+}
+
+Trainer::Outcome Trainer::train_step() {
+  const Stopwatch watch;
+  const Batch batch = source_.next();
+  ArenaStep arena_step(arena_, "train");
+  const ParameterList& parameters = store_.parameters();
+  StepLosses losses = accumulate_gradients(*model_, recipe_, batch, step_);
+  const double norm = global_gradient_norm(parameters);
+  const double loss =
+      losses.cross_entropy / static_cast<double>(std::max<int64_t>(1, losses.target_tokens));
+  const double rate = schedule_->rate(step_);
+  const auto verdict =
+      guard_.judge(step_ + 1, loss, first_non_finite(parameters, losses.total_loss, norm));
+  if (verdict == UpdateGuard::Verdict::apply) {
+    const double limit = recipe_.train.gradient_clip;
+    if (limit > 0 && norm > limit) scale_gradients(parameters, limit / norm);
+    optimizer_->update(parameters, rate, step_);
+  }
+  clear_gradients(parameters);
+  arena_step.finish();
+  ++step_;
+  interval_.learning_rate = rate;
+  add_to_interval(losses, norm, watch.seconds());
+  layers_ = std::move(losses.layers);
+  switch (verdict) {
+    case UpdateGuard::Verdict::apply:
+      return Outcome::updated;
+    case UpdateGuard::Verdict::skip:
+      return Outcome::skipped;
+    default:
+      return Outcome::wants_rollback;
+  }
+}
+
+void Trainer::add_to_interval(const StepLosses& losses, double gradient_norm, double seconds) {
+  interval_.steps += 1;
+  interval_.tokens += losses.input_tokens + losses.target_tokens;
+  interval_.targets += losses.target_tokens;
+  interval_.cross_entropy += losses.cross_entropy;
+  interval_.total_loss += losses.total_loss;
+  interval_.load_balance_loss += losses.load_balance_loss;
+  interval_.router_z_loss += losses.router_z_loss;
+  interval_.dropped_fraction += losses.dropped_fraction;
+  interval_.router_entropy += losses.router_entropy;
+  interval_.gradient_norm = gradient_norm;
+  interval_.seconds += seconds;
+  input_tokens_ += losses.input_tokens;
+  target_tokens_ += losses.target_tokens;
+  seconds_ += seconds;
+}
+
+StepMetrics Trainer::take_metrics() {
+  const Interval i = std::exchange(interval_, Interval());
+  const double steps = static_cast<double>(std::max<int64_t>(1, i.steps));
+  StepMetrics m;
+  m.step = step_;
+  m.loss = i.cross_entropy / static_cast<double>(std::max<int64_t>(1, i.targets));
+  m.load_balance_loss = i.load_balance_loss / steps;
+  m.router_z_loss = i.router_z_loss / steps;
+  m.total_loss = i.total_loss / steps;
+  m.learning_rate = i.learning_rate;
+  m.gradient_norm = i.gradient_norm;
+  m.dropped_fraction = i.dropped_fraction / steps;
+  m.router_entropy = i.router_entropy / steps;
+  m.target_tokens = target_tokens_;
+  m.input_tokens = input_tokens_;
+  m.seconds = seconds_;
+  m.tokens_per_second = static_cast<double>(i.tokens) / std::max(1e-9, i.seconds);
+  if (peak_flops_ > 0)
+    m.model_flops_utilization = flops_per_sequence_ * static_cast<double>(recipe_.data.batch_size) *
+                                steps / std::max(1e-9, i.seconds) / peak_flops_;
+  for (const LayerRouting& layer : layers_) {
+    m.layers.emplace_back(layer_tag("dropped_fraction", layer), layer.statistics.dropped_fraction);
+    m.layers.emplace_back(layer_tag("router_entropy", layer), layer.statistics.entropy);
+    for (size_t e = 0; e < layer.statistics.load_E.size(); ++e)
+      m.layers.emplace_back(format("expert_load/{}/expert_{}", layer.name, e),
+                            layer.statistics.load_E[e]);
+  }
+  return m;
+}
+
+std::optional<EvaluationMetrics> Trainer::evaluate() {
+  if (!validation_) return std::nullopt;
+  StepLosses sum;
+  double batches = 0;
+  validation_->rewind();
+  while (auto batch = validation_->next()) {
+    ArenaStep arena_step(arena_, "evaluate");
+    const StepLosses losses = held_out_losses(*model_, recipe_, *batch);
+    arena_step.finish();
+    sum.cross_entropy += losses.cross_entropy;
+    sum.target_tokens += losses.target_tokens;
+    sum.correct_tokens += losses.correct_tokens;
+    sum.dropped_fraction += losses.dropped_fraction;
+    if (sum.layers.empty()) {
+      sum.layers = losses.layers;
+    } else {
+      for (size_t l = 0; l < sum.layers.size(); ++l)
+        for (size_t e = 0; e < sum.layers[l].statistics.load_E.size(); ++e)
+          sum.layers[l].statistics.load_E[e] += losses.layers[l].statistics.load_E[e];
+    }
+    batches += 1;
+  }
+  EvaluationMetrics metrics;
+  metrics.step = step_;
+  metrics.split = "validation";
+  metrics.task = "span_corruption";
+  const double targets = static_cast<double>(std::max<int64_t>(1, sum.target_tokens));
+  const double loss = sum.cross_entropy / targets;
+  metrics.values = {{"loss", loss},
+                    {"perplexity", std::exp(loss)},
+                    {"accuracy", 100.0 * static_cast<double>(sum.correct_tokens) / targets},
+                    {"dropped_fraction", sum.dropped_fraction / std::max(1.0, batches)}};
+  for (const LayerRouting& layer : sum.layers) {
+    std::vector<double> load(layer.statistics.load_E.begin(), layer.statistics.load_E.end());
+    for (double& share : load) share /= batches;
+    metrics.lists.emplace_back("expert_load/" + layer.name, std::move(load));
+  }
+  return metrics;
+}
+
+std::string Trainer::state_json() const {
+  const Interval& i = interval_;
+  return Json{{"data", Json::parse(source_.position())},
+              {"random", {{"seed", recipe_.train.seed}, {"step", step_}}},
+              {"guard", Json::parse(guard_.state())},
+              {"input_tokens", input_tokens_},
+              {"target_tokens", target_tokens_},
+              {"seconds", seconds_},
+              {"interval",
+               {{"steps", i.steps},
+                {"tokens", i.tokens},
+                {"targets", i.targets},
+                {"cross_entropy", i.cross_entropy},
+                {"total_loss", i.total_loss},
+                {"load_balance_loss", i.load_balance_loss},
+                {"router_z_loss", i.router_z_loss},
+                {"dropped_fraction", i.dropped_fraction},
+                {"router_entropy", i.router_entropy},
+                {"learning_rate", i.learning_rate},
+                {"gradient_norm", i.gradient_norm},
+                {"seconds", i.seconds}}}}
+      .dump();
+}
+
+CheckpointContents Trainer::contents() const {
+  CheckpointContents contents;
+  contents.step = step_;
+  for (const Parameter& parameter : store_.parameters())
+    contents.weights.push_back({parameter.name, parameter.value.value()});
+  contents.optimizer = optimizer_->state();
+  contents.recipe_yaml = print_config(recipe_);
+  contents.vocabulary_hash = vocabulary_.hash();
+  contents.state_json = state_json();
+  return contents;
+}
+
+void Trainer::read_tensors(const Checkpoint& checkpoint) {
+  if (checkpoint.vocabulary_hash() != vocabulary_.hash())
+    throw InputError(
+        format("{}: made with another vocabulary (hash {}, {} has {}); set vocabulary.model to the one "
+               "of that run",
+               checkpoint.path().string(), checkpoint.vocabulary_hash(), vocabulary_.name(),
+               vocabulary_.hash()));
+  std::vector<NamedTensor> weights;
+  for (const Parameter& parameter : store_.parameters())
+    weights.push_back({parameter.name, parameter.value.value()});
+  checkpoint.read_weights(weights);
+  checkpoint.read_optimizer(optimizer_->state());
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  read_tensors(checkpoint);
+  step_ = checkpoint.step();
+  try {
+    const Json state = Json::parse(checkpoint.state_json());
+    source_.restore(state.at("data").dump());
+    guard_.restore(state.at("guard").dump());
+    input_tokens_ = state.at("input_tokens");
+    target_tokens_ = state.at("target_tokens");
+    seconds_ = state.at("seconds");
+    const Json& i = state.at("interval");
+    interval_ = {i.at("steps"),           i.at("tokens"),           i.at("targets"),
+                 i.at("cross_entropy"),   i.at("total_loss"),       i.at("load_balance_loss"),
+                 i.at("router_z_loss"),   i.at("dropped_fraction"), i.at("router_entropy"),
+                 i.at("learning_rate"),   i.at("gradient_norm"),    i.at("seconds")};
+  } catch (const nlohmann::json::exception& error) {
+    throw InputError(format("{}: the training state cannot be read ({})", checkpoint.path().string(),
+                            error.what()));
+  }
+}
+
+void Trainer::roll_back(const Checkpoint& checkpoint) {
+  read_tensors(checkpoint);
+  guard_.rolled_back();
+}
+
+}  // namespace stmoe
