@@ -64,6 +64,7 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
     if (live_in_block_.empty()) reserve(phase_->plan.bytes);
     recorded_.clear();
     clock_ = 0;
+    used_heap_ = false;
     live_count_ = live_bytes_ = 0;
     ++step_;
   }
@@ -75,7 +76,7 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
                   live_bytes_);
     for (Lifetime& item : recorded_)
       if (item.end == 0) item.end = clock_ + 1;
-    if (check && !matches_plan()) {
+    if (check && used_heap_) {
       phase_->lifetimes = recorded_;
       phase_->plan = plan_offsets(recorded_);
     }
@@ -104,15 +105,6 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
     std::vector<Lifetime> lifetimes;
     ArenaPlan plan;
   };
-
-  bool matches_plan() const {
-    if (recorded_.size() != phase_->lifetimes.size()) return false;
-    for (size_t i = 0; i < recorded_.size(); ++i) {
-      const Lifetime &a = recorded_[i], &b = phase_->lifetimes[i];
-      if (a.bytes != b.bytes || a.begin != b.begin || a.end != b.end) return false;
-    }
-    return true;
-  }
 
   // Grows the block; only called while nothing lives in it.
   void reserve(size_t bytes) {
@@ -144,7 +136,7 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
 
   std::map<std::string, Phase> phases_;
   Phase* phase_ = nullptr;
-  bool open_ = false;
+  bool open_ = false, used_heap_ = false;
   int64_t step_ = 0, clock_ = 0;
   std::vector<Lifetime> recorded_;
   size_t live_count_ = 0, live_bytes_ = 0, peak_live_bytes_ = 0;
@@ -183,7 +175,7 @@ std::shared_ptr<Buffer> StepArena::Impl::allocate(size_t bytes, Device device) {
   live_bytes_ += bytes;
   peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
   const auto& planned = phase_->lifetimes;
-  if (block_ && slot < planned.size() && planned[slot].bytes == bytes) {
+  if (block_ && slot < planned.size() && bytes <= planned[slot].bytes) {
     const size_t offset = phase_->plan.offsets[slot];
     if (offset + aligned(bytes) <= block_bytes_ && is_free(offset, aligned(bytes))) {
       live_in_block_[offset] = aligned(bytes);
@@ -191,6 +183,7 @@ std::shared_ptr<Buffer> StepArena::Impl::allocate(size_t bytes, Device device) {
                                            offset, nullptr, device);
     }
   }
+  used_heap_ = true;
   auto heap = allocate_on_heap(bytes, device);
   std::byte* data = heap->data();
   return std::make_shared<ArenaBuffer>(shared_from_this(), step_, slot, data, bytes, 0,

@@ -2,8 +2,9 @@
 // A planned arena for the tensors of one training step. The first step of a phase ("train",
 // "evaluate") runs on the heap while sizes and lifetimes are recorded; then offsets are planned
 // (largest first, best fit between the lifetimes that overlap) and every later step of that phase
-// takes its memory from one block, in the order of allocation. A step that allocates differently
-// falls back to the heap for what does not match and is planned anew.
+// takes its memory from one block, in the order of allocation. A step with smaller tensors (a last,
+// short batch) fits the same plan; one that does not
+// falls back to the heap for what does not fit and is planned anew.
 #pragma once
 
 #include <map>
