@@ -43,33 +43,36 @@ double inverse_normal(double p) {
 
 constexpr int kLanes = 16, kWords = 4;
 
-// The words of kLanes consecutive counters in the order of the elements; loops over lanes become
-// vector code.
+// The words of kLanes consecutive counters in the order of the elements. A lane is 64 bits wide
+// with the upper half zero, and rounds are unrolled: so the compiler finds the widening vector
+// product and keeps the lanes in registers.
 void philox_group(RandomKey key, uint64_t first_counter, uint32_t* words) {
-  uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
+  constexpr uint64_t kLow = 0xFFFFFFFFu;
+  uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
   for (int i = 0; i < kLanes; ++i) {
     const uint64_t counter = first_counter + static_cast<uint64_t>(i);
-    c0[i] = static_cast<uint32_t>(counter);
-    c1[i] = static_cast<uint32_t>(counter >> 32);
+    c0[i] = counter & kLow;
+    c1[i] = counter >> 32;
     c2[i] = c3[i] = 0;
   }
   uint32_t k0 = static_cast<uint32_t>(key.value), k1 = static_cast<uint32_t>(key.value >> 32);
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     for (int i = 0; i < kLanes; ++i) {
-      const uint64_t p0 = uint64_t{0xD2511F53u} * c0[i], p1 = uint64_t{0xCD9E8D57u} * c2[i];
-      c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-      c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-      c1[i] = static_cast<uint32_t>(p1);
-      c3[i] = static_cast<uint32_t>(p0);
+      const uint64_t p0 = 0xD2511F53u * (c0[i] & kLow), p1 = 0xCD9E8D57u * (c2[i] & kLow);
+      c0[i] = (p1 >> 32) ^ c1[i] ^ k0;
+      c2[i] = (p0 >> 32) ^ c3[i] ^ k1;
+      c1[i] = p1 & kLow;
+      c3[i] = p0 & kLow;
     }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
   for (int i = 0; i < kLanes; ++i) {
-    words[kWords * i] = c0[i];
-    words[kWords * i + 1] = c1[i];
-    words[kWords * i + 2] = c2[i];
-    words[kWords * i + 3] = c3[i];
+    words[kWords * i] = static_cast<uint32_t>(c0[i]);
+    words[kWords * i + 1] = static_cast<uint32_t>(c1[i]);
+    words[kWords * i + 2] = static_cast<uint32_t>(c2[i]);
+    words[kWords * i + 3] = static_cast<uint32_t>(c3[i]);
   }
 }
 
