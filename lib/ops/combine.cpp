@@ -37,11 +37,8 @@ Compute<T> backward_row(T* drow, const T* row, const T* dy, Compute<T> weight, i
   using C = Compute<T>;
   C dot = 0;
 #pragma omp simd reduction(+ : dot)
-  for (int64_t d = 0; d < width; ++d) {
-    const C gradient = static_cast<C>(dy[d]);
-    dot += static_cast<C>(row[d]) * gradient;
-    drow[d] = static_cast<T>(weight * gradient);
-  }
+  for (int64_t d = 0; d < width; ++d) dot += static_cast<C>(row[d]) * static_cast<C>(dy[d]);
+  for (int64_t d = 0; d < width; ++d) drow[d] = static_cast<T>(weight * static_cast<C>(dy[d]));
   return dot;
 }
 
