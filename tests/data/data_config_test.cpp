@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/data/data_config.h"
+
+#include "tests/data/support.h"
+
+using namespace stmoe;
+using namespace stmoe::test;
+
+namespace {
+DataConfig parse(const std::string& yaml) { return parse_config<DataConfig>(yaml, "/r/x.yaml"); }
+}  // namespace
+
+TEST_CASE("train is a path, a list of paths or a weighted list", "[data][config]") {
+  const DataConfig one = parse("train: a.h5\n");
+  REQUIRE(one.train.size() == 1);
+  CHECK(one.train[0].path.path() == "/r/a.h5");
+  CHECK(one.train[0].weight == 1.0);
+  const DataConfig two = parse("train: [a.h5, {path: b.h5, weight: 0.25}]\n");
+  REQUIRE(two.train.size() == 2);
+  CHECK(two.train[1].path.path() == "/r/b.h5");
+  CHECK(two.train[1].weight == 0.25);
+}
+
+TEST_CASE("the target length is computed when it is 0", "[data][config]") {
+  CHECK(parse("input_length: 512\n").resolved_target_length() == 114);
+  CHECK(parse("{input_length: 512, target_length: 200}\n").resolved_target_length() == 200);
+  CHECK(parse("input_length: 128\n").lengths().raw == 141);
+}
+
+TEST_CASE("settings that cannot be are refused with the key", "[data][config]") {
+  auto refused = [](const std::string& yaml, const std::vector<std::string>& parts) {
+    require_error(ExitCode::usage, parts, [&] { parse(yaml); });
+  };
+  refused("{input_length: 512, target_length: 113}\n", {"x.yaml:1", "target_length", "114"});
+  refused("input_length: 2048\n", {"mean_span_length", "114 masked spans", "100 sentinels"});
+  refused("noise_density: 1.0\n", {"noise_density"});
+  refused("noise_density: 0\n", {"noise_density"});
+  refused("mean_span_length: 0.5\n", {"mean_span_length"});
+  refused("batch_size: 0\n", {"batch_size"});
+  refused("input_length: 1\n", {"input_length"});
+  refused("train: [{weight: 2}]\n", {"train", "path", "missing"});
+  refused("train: [{path: a.h5, weight: 0}]\n", {"weight"});
+  refused("input_lenght: 512\n", {"input_lenght", "input_length"});
+}
