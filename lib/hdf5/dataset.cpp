@@ -204,6 +204,7 @@ void Hdf5Dataset::write(const Hdf5ConstMemory& from) {
   if (from.numel == 0) return;
   if (H5Dwrite(id(), detail::native_type(type_), H5S_ALL, H5S_ALL, H5P_DEFAULT, from.data) < 0)
     file_->fail_writing(name_);
+  file_->check_written(name_);
 }
 
 void Hdf5Dataset::write_rows(int64_t first_row, const Hdf5ConstMemory& from) {
@@ -217,6 +218,7 @@ void Hdf5Dataset::write_rows(int64_t first_row, const Hdf5ConstMemory& from) {
   if (H5Dwrite(id(), detail::native_type(type_), source.id(), target.id(), H5P_DEFAULT, from.data) <
       0)
     file_->fail_writing(name_);
+  file_->check_written(name_);
 }
 
 void Hdf5Dataset::append(const Hdf5ConstMemory& from) {
@@ -238,6 +240,7 @@ void Hdf5Dataset::resize_rows(int64_t num_rows) {
   std::vector<int64_t> grown = shape_;
   grown[0] = num_rows;
   if (H5Dset_extent(id(), extent(grown).data()) < 0) file_->fail_writing(name_, "be resized");
+  file_->check_written(name_);
   shape_ = grown;
 }
 

@@ -57,7 +57,8 @@ using Hdf5ConstMemory = Hdf5MemoryOf<const void>;
 // How a dataset is stored. Scalars and empty datasets are stored in the object header whatever is
 // asked.
 struct Hdf5Layout {
-  std::vector<int64_t> chunk;  // elements per dimension; empty: whole rows, about kHdf5ChunkBytes
+  std::vector<int64_t> chunk =
+      {};                      // elements per dimension; empty: whole rows, about kHdf5ChunkBytes
   bool has_checksum = true;    // fletcher32 of every chunk, checked by every read
   int deflate = 0;             // compression level, 0 (none) to 9
   bool is_extendible = false;  // the leading dimension grows by append

@@ -29,12 +29,16 @@ Hdf5Handle access_properties() {
   return properties;
 }
 
-std::shared_ptr<Hdf5OpenFile> opened(const Path& path, bool is_writing, hid_t id) {
+std::shared_ptr<Hdf5OpenFile> new_file(const Path& path, bool is_writing) {
   auto file = std::make_shared<Hdf5OpenFile>();
   file->path = path;
   file->is_writing = is_writing;
-  file->id = id;
   return file;
+}
+
+void use_driver(Hdf5OpenFile& file, const Hdf5Handle& properties) {
+  if (file.is_writing && !detail::use_write_driver(properties.id(), &file.failure))
+    throw BugError("hdf5: the file driver cannot be set");
 }
 
 [[noreturn]] void fail_to_open(const Path& path, Hdf5Access access) {
@@ -53,22 +57,25 @@ Hdf5File Hdf5File::open(const Path& path, Hdf5Access access) {
   std::error_code code;
   if (std::filesystem::is_directory(path, code))
     throw InputError(format("{}: is a directory, expected an HDF5 file", path.string()));
+  auto file = new_file(path, access == Hdf5Access::read_write);
   Hdf5Handle properties = access_properties();
-  unsigned flags = access == Hdf5Access::read ? H5F_ACC_RDONLY : H5F_ACC_RDWR;
-  hid_t id = H5Fopen(path.c_str(), flags, properties.id());
-  if (id < 0) fail_to_open(path, access);
-  return Hdf5File(opened(path, access == Hdf5Access::read_write, id));
+  use_driver(*file, properties);
+  file->id =
+      H5Fopen(path.c_str(), file->is_writing ? H5F_ACC_RDWR : H5F_ACC_RDONLY, properties.id());
+  if (file->id < 0) fail_to_open(path, access);
+  return Hdf5File(std::move(file));
 }
 
 Hdf5File Hdf5File::create(const Path& path) {
   auto lock = lock_hdf5();
+  auto file = new_file(path, true);
   Hdf5Handle access = access_properties();
+  use_driver(*file, access);
   Hdf5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   if (H5Pset_obj_track_times(creation.id(), false) < 0)
     throw BugError("hdf5: file creation properties cannot be set");
-  hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
-  auto file = opened(path, true, id);
-  if (id < 0) file->fail_writing("", "be created");
+  file->id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
+  if (file->id < 0) file->fail_writing("", "be created");
   return Hdf5File(std::move(file));
 }
 
@@ -84,10 +91,20 @@ Hdf5File::Hdf5File(std::shared_ptr<Hdf5OpenFile> file)
 Hdf5File::~Hdf5File() {
   if (!file_) return;
   try {
-    close();
+    if (file_->failure.system_error != 0)
+      abandon();  // the failure was thrown already
+    else
+      close();
   } catch (const std::exception& error) {
     log_error("[hdf5] {}", error.what());
   }
+}
+
+Hdf5File& Hdf5File::operator=(Hdf5File&& other) noexcept {
+  std::swap(file_, other.file_);  // the file that was open here goes with `other`
+  std::swap(handle_, other.handle_);
+  std::swap(name_, other.name_);
+  return *this;
 }
 
 const Path& Hdf5File::path() const { return file_->path; }
@@ -96,27 +113,28 @@ void Hdf5File::flush() {
   auto lock = lock_hdf5();
   file_->check_open("");
   if (H5Fflush(file_->id, H5F_SCOPE_GLOBAL) < 0) file_->fail_writing("", "be flushed");
+  file_->check_written("");
 }
 
 void Hdf5File::close() {
   auto lock = lock_hdf5();
   hid_t id = std::exchange(file_->id, H5I_INVALID_HID);
   if (id < 0) return;
-  herr_t flushed = file_->is_writing ? H5Fflush(id, H5F_SCOPE_GLOBAL) : 0;
-  if (flushed < 0) {
-    detail::Hdf5Reason reason = detail::last_hdf5_reason();
-    detail::abandon_file(id);
-    throw StorageError(format("{}: cannot be written ({}); check permissions and free space",
-                              file_->path.string(), reason.text));
-  }
   detail::close_objects(id);
-  if (H5Fclose(id) < 0) file_->fail("", "be closed", file_->is_writing);
+  bool is_closed = H5Fclose(id) >= 0;
+  file_->check_written("");
+  if (!is_closed && file_->is_writing) file_->fail_writing("", "be closed");
+  if (!is_closed) file_->fail_reading("", "be closed");
 }
 
 void Hdf5File::abandon() {
   auto lock = lock_hdf5();
   hid_t id = std::exchange(file_->id, H5I_INVALID_HID);
-  if (id >= 0) detail::abandon_file(id);
+  if (id < 0) return;
+  // What is not written yet never will be.
+  if (file_->failure.system_error == 0) file_->failure.system_error = ECANCELED;
+  detail::close_objects(id);
+  H5Fclose(id);
 }
 
 }  // namespace stmoe

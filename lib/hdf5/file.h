@@ -19,7 +19,7 @@ class Hdf5File : public Hdf5Group {
   // Closes; errors are logged. A writer calls close() first, to hear of them.
   ~Hdf5File();
   Hdf5File(Hdf5File&&) = default;
-  Hdf5File& operator=(Hdf5File&&) = default;
+  Hdf5File& operator=(Hdf5File&& other) noexcept;
 
   const Path& path() const;
   // Hands everything to the operating system (not to the disk: see sync_to_disk).

@@ -22,15 +22,11 @@ Hdf5Handle make_space(std::span<const int64_t> shape, bool is_extendible) {
   return {H5Screate_simple(static_cast<int>(size.size()), size.data(), most.data()), H5Sclose};
 }
 
-Hdf5Handle link_properties() {
-  Hdf5Handle properties(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
-  H5Pset_create_intermediate_group(properties.id(), 1);
-  return properties;
-}
-
-Hdf5Handle dataset_properties() {
-  Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_obj_track_times(properties.id(), false);
+// Without times in object headers, so that equal contents give equal bytes.
+Hdf5Handle without_times(hid_t kind) {
+  Hdf5Handle properties(H5Pcreate(kind), H5Pclose);
+  if (properties.id() < 0 || H5Pset_obj_track_times(properties.id(), false) < 0)
+    throw BugError("hdf5: object creation properties cannot be set");
   return properties;
 }
 
@@ -49,6 +45,11 @@ bool set_layout(hid_t properties, ElementType type, std::span<const int64_t> sha
           (H5Pset_shuffle(properties) >= 0 &&
            H5Pset_deflate(properties, static_cast<unsigned>(layout.deflate)) >= 0)) &&
          (!layout.has_checksum || H5Pset_fletcher32(properties) >= 0);
+}
+
+std::string_view parent_of(std::string_view path) {
+  size_t slash = path.rfind('/');
+  return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
 }
 
 void check_new(const Hdf5Group& group, std::string_view path, std::span<const int64_t> shape) {
@@ -129,12 +130,21 @@ Hdf5Group Hdf5Group::group(std::string_view path) const {
 Hdf5Group Hdf5Group::create_group(std::string_view path) {
   auto lock = lock_hdf5();
   file_->check_writing(path);
-  std::string full = path_of(path);
-  Hdf5Handle links = link_properties();
-  auto handle = std::make_shared<Hdf5Handle>(
-      H5Gcreate2(id(), std::string(path).c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
-  if (handle->id() < 0) file_->fail_writing(full, "be created");
-  return Hdf5Group(file_, std::move(handle), std::move(full));
+  make_groups(path);
+  file_->check_written(path);
+  return group(path);
+}
+
+void Hdf5Group::make_groups(std::string_view path) {
+  for (size_t end = 0; !path.empty() && end != std::string_view::npos;) {
+    end = path.find('/', end + 1);
+    std::string part(path.substr(0, end));
+    if (H5Lexists(id(), part.c_str(), H5P_DEFAULT) > 0) continue;
+    Hdf5Handle properties = without_times(H5P_GROUP_CREATE);
+    Hdf5Handle made(H5Gcreate2(id(), part.c_str(), H5P_DEFAULT, properties.id(), H5P_DEFAULT),
+                    H5Gclose);
+    if (made.id() < 0) file_->fail_writing(path_of(part), "be created");
+  }
 }
 
 Hdf5Dataset Hdf5Group::dataset(std::string_view path) const {
@@ -153,16 +163,18 @@ Hdf5Dataset Hdf5Group::create_dataset(std::string_view path, ElementType type,
   file_->check_writing(path);
   check_new(*this, path, shape);
   std::string full = path_of(path);
-  Hdf5Handle properties = dataset_properties(), links = link_properties();
+  Hdf5Handle properties = without_times(H5P_DATASET_CREATE);
+  make_groups(parent_of(path));
   if (!set_layout(properties.id(), type, shape, layout))
     throw BugError(format("{}: chunks [{}] of shape [{}]", file_->where(full),
                           fmt::join(layout.chunk, ", "), fmt::join(shape, ", ")));
   Hdf5Handle space = make_space(shape, layout.is_extendible);
   auto handle = std::make_shared<Hdf5Handle>(
-      H5Dcreate2(id(), std::string(path).c_str(), detail::native_type(type), space.id(), links.id(),
-                 properties.id(), H5P_DEFAULT),
+      H5Dcreate2(id(), std::string(path).c_str(), detail::native_type(type), space.id(),
+                 H5P_DEFAULT, properties.id(), H5P_DEFAULT),
       H5Dclose);
   if (handle->id() < 0) file_->fail_writing(full, "be created");
+  file_->check_written(full);
   return Hdf5Dataset(file_, std::move(handle), std::move(full));
 }
 
@@ -173,7 +185,8 @@ Hdf5Dataset Hdf5Group::create_virtual(std::string_view path, ElementType type,
   file_->check_writing(path);
   check_new(*this, path, shape);
   std::string full = path_of(path);
-  Hdf5Handle properties = dataset_properties(), links = link_properties();
+  Hdf5Handle properties = without_times(H5P_DATASET_CREATE);
+  make_groups(parent_of(path));
   Hdf5Handle space = make_space(shape, false);
   bool is_float = type <= ElementType::bf16;
   double missing = is_float ? std::numeric_limits<double>::quiet_NaN() : 0.0;
@@ -192,10 +205,11 @@ Hdf5Dataset Hdf5Group::create_virtual(std::string_view path, ElementType type,
       file_->fail_writing(full, "be created");
   }
   auto handle = std::make_shared<Hdf5Handle>(
-      H5Dcreate2(id(), std::string(path).c_str(), detail::native_type(type), space.id(), links.id(),
-                 properties.id(), H5P_DEFAULT),
+      H5Dcreate2(id(), std::string(path).c_str(), detail::native_type(type), space.id(),
+                 H5P_DEFAULT, properties.id(), H5P_DEFAULT),
       H5Dclose);
   if (handle->id() < 0) file_->fail_writing(full, "be created");
+  file_->check_written(full);
   return Hdf5Dataset(file_, std::move(handle), std::move(full));
 }
 
@@ -205,8 +219,9 @@ void Hdf5Group::write_text(std::string_view path, std::string_view text) {
   std::string full = path_of(path);
   Hdf5Handle type = detail::text_type(text.size());
   Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  Hdf5Handle properties = dataset_properties(), links = link_properties();
-  Hdf5Handle dataset(H5Dcreate2(id(), std::string(path).c_str(), type.id(), space.id(), links.id(),
+  Hdf5Handle properties = without_times(H5P_DATASET_CREATE);
+  make_groups(parent_of(path));
+  Hdf5Handle dataset(H5Dcreate2(id(), std::string(path).c_str(), type.id(), space.id(), H5P_DEFAULT,
                                 properties.id(), H5P_DEFAULT),
                      H5Dclose);
   if (dataset.id() < 0) file_->fail_writing(full, "be created");
@@ -214,6 +229,7 @@ void Hdf5Group::write_text(std::string_view path, std::string_view text) {
   if (padded.empty()) padded.push_back('\0');
   if (H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0)
     file_->fail_writing(full);
+  file_->check_written(full);
 }
 
 std::string Hdf5Group::read_text(std::string_view path) const {

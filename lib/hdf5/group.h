@@ -43,6 +43,7 @@ class Hdf5Group : public Hdf5Object {
 
  private:
   std::string path_of(std::string_view path) const;
+  void make_groups(std::string_view path);
 };
 
 }  // namespace stmoe

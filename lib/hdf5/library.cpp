@@ -81,12 +81,21 @@ std::string Hdf5OpenFile::where(std::string_view object) const {
   return object.empty() ? path.string() : format("{}: {}", path.string(), object);
 }
 
-void Hdf5OpenFile::fail(std::string_view object, std::string_view action,
-                        bool while_writing) const {
-  Hdf5Reason reason = last_hdf5_reason();
-  std::string text = format("{}: cannot {} ({})", where(object), action, reason.text);
-  if (while_writing) throw StorageError(text + "; check permissions and free space");
-  throw InputError(text);
+void Hdf5OpenFile::fail_reading(std::string_view object, std::string_view action) const {
+  throw InputError(format("{}: cannot {} ({})", where(object), action, last_hdf5_reason().text));
+}
+
+void Hdf5OpenFile::fail_writing(std::string_view object, std::string_view action) const {
+  check_written(object);
+  throw StorageError(format("{}: cannot {} ({}); check permissions and free space", where(object),
+                            action, last_hdf5_reason().text));
+}
+
+void Hdf5OpenFile::check_written(std::string_view object) const {
+  if (failure.system_error == 0) return;
+  throw StorageError(
+      format("{}: cannot be written at byte {} ({}); check permissions and free space",
+             where(object), failure.file_offset, errno_text(failure.system_error)));
 }
 
 void Hdf5OpenFile::check_open(std::string_view object) const {
@@ -103,11 +112,6 @@ void close_objects(hid_t file) {
     hid_t id = ids[static_cast<size_t>(i)];
     H5Iget_type(id) == H5I_ATTR ? H5Aclose(id) : H5Oclose(id);
   }
-}
-
-void abandon_file(hid_t file) {
-  close_objects(file);
-  H5Fclose(file);
 }
 
 Hdf5Handle text_type(size_t bytes) {

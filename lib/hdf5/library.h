@@ -14,6 +14,7 @@
 #include "lib/base/error.h"
 #include "lib/base/files.h"
 #include "lib/hdf5/element_type.h"
+#include "lib/hdf5/write_driver.h"
 
 namespace stmoe::detail {
 
@@ -45,20 +46,18 @@ struct Hdf5OpenFile {
   Path path;
   bool is_writing = false;
   hid_t id = H5I_INVALID_HID;
+  Hdf5WriteFailure failure;
 
   // "corpus.h5" or "corpus.h5: tokens".
   std::string where(std::string_view object) const;
-  // Throws InputError or StorageError from HDF5's error stack. `action` completes "cannot ...".
-  [[noreturn]] void fail(std::string_view object, std::string_view action,
-                         bool while_writing) const;
+  // Throws InputError with the reason on HDF5's error stack. `action` completes "cannot ...".
   [[noreturn]] void fail_reading(std::string_view object,
-                                 std::string_view action = "be read") const {
-    fail(object, action, false);
-  }
+                                 std::string_view action = "be read") const;
+  // Throws StorageError with the failed write, or else with the reason on HDF5's error stack.
   [[noreturn]] void fail_writing(std::string_view object,
-                                 std::string_view action = "be written") const {
-    fail(object, action, true);
-  }
+                                 std::string_view action = "be written") const;
+  // Throws StorageError when a write failed. HDF5 itself is not told (write_driver.h).
+  void check_written(std::string_view object) const;
   // BugError when the file is closed, or (for changes) was opened for reading.
   void check_open(std::string_view object) const;
   void check_writing(std::string_view object) const;
@@ -74,8 +73,6 @@ Hdf5Reason last_hdf5_reason();
 // Closes the groups, datasets and attributes that are still open in a file, so that closing it
 // really closes it.
 void close_objects(hid_t file);
-// Closes a file whose contents no longer matter, whatever HDF5 fails to write.
-void abandon_file(hid_t file);
 
 // A fixed-length UTF-8 string type, padded with zero bytes (HDF5 knows no empty string: one zero
 // byte).

@@ -45,6 +45,7 @@ void write_attribute(const detail::Hdf5OpenFile& file, hid_t object, const std::
   Hdf5Handle handle(H5Acreate2(object, name.c_str(), type, space.id(), H5P_DEFAULT, H5P_DEFAULT),
                     H5Aclose);
   if (handle.id() < 0 || H5Awrite(handle.id(), type, value) < 0) file.fail_writing(place);
+  file.check_written(place);
 }
 
 }  // namespace
