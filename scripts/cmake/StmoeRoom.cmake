@@ -17,11 +17,12 @@ function(stmoe_add_room name)
   set_property(GLOBAL APPEND PROPERTY STMOE_ROOMS ${name})
 endfunction()
 
-# stmoe_add_program(NAME SOURCES ...): an executable over the whole library.
+# stmoe_add_program(NAME SOURCES ...): an executable over the whole library and apps/common, in bin/ of the build folder.
 function(stmoe_add_program name)
   cmake_parse_arguments(PROGRAM "" "" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${PROGRAM_SOURCES})
-  target_link_libraries(${name} PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,stmoe> ${PROGRAM_LINK})
+  target_link_libraries(${name} PRIVATE stmoe_app $<LINK_LIBRARY:WHOLE_ARCHIVE,stmoe> ${PROGRAM_LINK})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   set_property(GLOBAL APPEND PROPERTY STMOE_PROGRAMS ${name})
 endfunction()
 
