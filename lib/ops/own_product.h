@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// A product of one tile by our own kernels (tile_kernel.h): f64, and whatever the library has no
+// fast kernel for.
+#pragma once
+
+#include "lib/ops/product.h"
+
+namespace stmoe {
+
+// C (+)= A B of single matrices on the calling thread, under the rules of product().
+void own_product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate);
+
+}  // namespace stmoe

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place where matrices are multiplied (internal to the ops): C (+)= A B for single matrices
+// and batches of them. f64 with f64 sums; f32 and bf16 with f32 sums, f32 or bf16 results. A
+// product is cut into tiles whose shapes depend on the sizes only; each tile is computed by one
+// thread, so results have the same bits with any number of threads.
+#pragma once
+
+#include "lib/tensor/tensor.h"
+
+namespace stmoe {
+
+// A matrix, or `batch` of them, in memory that somebody else owns. Strides in elements.
+struct MatrixView {
+  std::byte* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t batch = 1, rows = 0, cols = 0;
+  int64_t batch_stride = 0, row_stride = 0, col_stride = 1;
+
+  MatrixView transposed() const;
+  // Rows [row, row + num_rows) and columns [col, col + num_cols) of matrix `index` of the batch.
+  MatrixView part(int64_t index, int64_t row, int64_t num_rows, int64_t col,
+                  int64_t num_cols) const;
+};
+
+// A tensor [rows, cols] or [batch, rows, cols], any strides.
+MatrixView matrix_view(const Tensor& tensor);
+
+// C = A B, or C += A B (f32 and f64 only). C is [m, n] with contiguous rows, A [m, k], B [k, n]; A
+// and B have one type and any strides. C has the type of A, or f32 when A is bf16. Empty matrices
+// are allowed: with k = 0 the product is zero.
+void product(const MatrixView& c, const MatrixView& a, const MatrixView& b,
+             bool accumulate = false);
+
+}  // namespace stmoe
