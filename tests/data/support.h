@@ -12,7 +12,7 @@
 #include "lib/base/error.h"
 #include "lib/base/files.h"
 #include "lib/data/corpus.h"
-#include "tests/hdf5/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace stmoe::test {
 
