@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// stmoe-pretrain: span-corruption pretraining of a recipe. Arguments become a Recipe and one call
+// into lib/train.
+#include "lib/train/pretrain.h"
+
+#include <cstdio>
+
+#include "apps/common/program.h"
+#include "lib/base/error.h"
+#include "lib/base/log.h"
+#include "lib/train/benchmark.h"
+
+namespace stmoe {
+namespace {
+
+struct Arguments {
+  Path recipe;
+  std::vector<std::string> overrides;
+  std::optional<Path> output;
+  std::optional<int64_t> steps, benchmark;
+  std::string resume = "auto";
+  bool print_recipe = false, is_json = false;
+
+  void define(Command& command) {
+    command.add("recipe", &recipe, "The recipe, a YAML file", {.required = true});
+    command.add("--output", &output, "The run directory");
+    command.add("--set", &overrides,
+                "path.to.key=value: overrides the recipe; any number of times");
+    command.add("--steps", &steps, "End at this step instead of the recipe's train.steps",
+                {.at_least = 1});
+    command.add("--resume", &resume,
+                "auto: go on from the run directory's newest checkpoint (default); never: refuse a "
+                "directory that has any; else the run or checkpoint directory to go on from");
+    command.add("--benchmark", &benchmark,
+                "Time this many steps on synthetic tokens; writes no files", {.at_least = 1});
+    command.add("--json", &is_json, "With --benchmark: the result as JSON");
+    command.add("--print-recipe", &print_recipe,
+                "Print the whole recipe, defaults included, and exit");
+    command.example("stmoe-pretrain recipes/pretrain/quickstart.yaml --output runs/first");
+    command.example(
+        "stmoe-pretrain recipes/bench/bench-switch-105m.yaml --benchmark 5 --set "
+        "precision.compute=bf16");
+  }
+
+  void check() const {
+    if (is_json && !benchmark)
+      throw UsageError("--json: goes with --benchmark; a run's numbers are in RUN/metrics.jsonl");
+    if (benchmark && output) throw UsageError("--benchmark writes no files; leave out --output");
+    if (benchmark && print_recipe)
+      throw UsageError("--benchmark and --print-recipe: give one of them");
+    if (!benchmark && !print_recipe && !output)
+      throw UsageError("--output is missing: give the run directory");
+  }
+};
+
+void run(const Arguments& arguments, const ProgramContext& context) {
+  arguments.check();
+  const Recipe recipe = load_recipe(arguments.recipe, arguments.overrides);
+  if (arguments.print_recipe) {
+    std::fputs(print_config(recipe).c_str(), stdout);
+    return;
+  }
+  log_info("[device] {} ({})", name_of(context.device), context.device_reason);
+  if (arguments.benchmark) {
+    const BenchmarkResult result = run_benchmark(recipe, *arguments.benchmark);
+    std::fputs((arguments.is_json ? benchmark_json(result) : benchmark_table(result)).c_str(),
+               stdout);
+    return;
+  }
+  pretrain(recipe, {*arguments.output, arguments.steps, arguments.resume}, context.stop);
+}
+
+}  // namespace
+}  // namespace stmoe
+
+int main(int argc, char** argv) {
+  stmoe::Arguments arguments;
+  return stmoe::run_program(
+      argc, argv,
+      {.name = "stmoe-pretrain",
+       .summary = "Pretrains a sparse (or dense) encoder-decoder by span corruption.",
+       .stops_on_request = true},
+      [&](stmoe::Command& command) {
+        arguments.define(command);
+        command.run([&](const stmoe::ProgramContext& context) { run(arguments, context); });
+      });
+}
