@@ -80,21 +80,31 @@ void accumulate(GradNode& node, Tensor gradient) {
   add_in_place(node.grad, gradient);
 }
 
-std::vector<std::shared_ptr<OpRecord>> reachable_ops(const std::vector<Var>& values) {
-  std::vector<std::shared_ptr<OpRecord>> found, pending;
+// What a backward pass walks: ops, latest first, and their nodes, which must live until their own
+// op has read the gradient collected in them, even when no Var refers to them any more.
+struct Reachable {
+  std::vector<std::shared_ptr<OpRecord>> ops;
+  std::vector<std::shared_ptr<GradNode>> nodes;
+};
+
+Reachable reachable_from(const std::vector<Var>& values) {
+  Reachable found;
+  std::vector<OpRecord*> pending;
   std::unordered_set<const OpRecord*> seen;
   auto visit = [&](const std::shared_ptr<GradNode>& node) {
-    if (node && node->producer && seen.insert(node->producer.get()).second)
-      pending.push_back(node->producer);
+    if (!node || !node->producer) return;
+    found.nodes.push_back(node);
+    if (!seen.insert(node->producer.get()).second) return;
+    pending.push_back(node->producer.get());
+    found.ops.push_back(node->producer);
   };
   for (const Var& value : values) visit(value.node());
   while (!pending.empty()) {
-    auto op = std::move(pending.back());
+    OpRecord* op = pending.back();
     pending.pop_back();
     for (const auto& input : op->inputs) visit(input);
-    found.push_back(std::move(op));
   }
-  std::sort(found.begin(), found.end(),
+  std::sort(found.ops.begin(), found.ops.end(),
             [](const auto& a, const auto& b) { return a->order > b->order; });
   return found;
 }
@@ -171,11 +181,8 @@ void backward(const std::vector<Var>& values, const std::vector<Tensor>& gradien
   NoGradScope no_grad;
   for (size_t i = 0; i < values.size(); ++i)
     if (values[i].node() && gradients[i].defined()) accumulate(*values[i].node(), gradients[i]);
-  auto ops = reachable_ops(values);
-  for (auto& op : ops) {
-    run_backward(*op);
-    op.reset();
-  }
+  const Reachable reachable = reachable_from(values);
+  for (const auto& op : reachable.ops) run_backward(*op);
 }
 
 std::vector<Var> recompute(std::function<std::vector<Var>(const std::vector<Var>&)> block,
