@@ -2,11 +2,23 @@
 // Element-wise sums and products of equal shapes, and sums over everything.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "lib/autograd/var.h"
 
 namespace stmoe {
+
+struct AddKernels {
+  static constexpr const char* kOp = "add";
+  // The result may be an operand.
+  void (*add)(const Tensor& y, const Tensor& a, const Tensor& b);
+  void (*multiply)(const Tensor& y, const Tensor& a, const Tensor& b);
+  void (*scale)(const Tensor& y, const Tensor& x, double c);
+  void (*weighted_sum)(const Tensor& y, std::span<const Tensor> terms,
+                       std::span<const double> coefficients);
+  void (*sum)(const Tensor& y, const Tensor& x);
+};
 
 // x + y, same shape and type.
 Var add(const Var& x, const Var& y);
@@ -14,9 +26,10 @@ Var add(const Var& x, const Var& y);
 Var multiply(const Var& x, const Var& y);
 // c * x.
 Var scale(const Var& x, double c);
-// sum_i c_i x_i of one-element values in f32 (or f64 when the terms are): the total loss. `terms` is not empty.
+// sum_i c_i x_i of one-element values in f32 (f64 when a term is): the total loss. `terms` is not
+// empty; the result has shape [1].
 Var weighted_sum(const std::vector<Var>& terms, const std::vector<double>& coefficients);
-// The sum of all elements, one element, f32 accumulated in f64 (f64 for f64).
+// The sum of all elements, shape [1], f32 accumulated in f64 (f64 for f64).
 Var sum(const Var& x);
 // x rounded to another floating type; the gradient is rounded back.
 Var cast(const Var& x, DType dtype);

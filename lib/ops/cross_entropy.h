@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The language-model loss with z-loss and label smoothing (reference/training.md 5, t5x convention):
-//   per token: -sum_v soft_v log p_v - H(soft) + z_loss * log(Z)^2,  soft = 1 - s at the target, s / (V - 1) elsewhere
+// The language-model loss with z-loss and label smoothing (t5x/losses.py):
+//   per token: -sum_v soft_v log p_v - H(soft) + z_loss * log(Z)^2
+//   soft_v = 1 - s at the target, s / (V - 1) elsewhere; H is its entropy, so a perfect model has
+//   loss 0
 // Targets equal to 0 (padding) do not count.
 #pragma once
 
@@ -13,14 +15,33 @@ struct CrossEntropyOptions {
   double label_smoothing = 0;  // s, 0 <= s < 1
 };
 
-struct CrossEntropy {
-  Var total;                  // the sum over counted tokens of everything above, one element, f32 (f64)
-  double cross_entropy = 0;   // the sum of -log p[target] alone, in nats: what is reported
-  int64_t num_targets = 0;    // counted tokens
-  int64_t num_correct = 0;    // of them with the target as the most probable token
+// What the forward kernel finds for each row; zeros where the target does not count.
+struct CrossEntropyRows {
+  Tensor loss_N, cross_entropy_N;  // f64
+  Tensor max_N, log_z_N;           // f64: the largest logit and log(Z)
+  Tensor is_correct_N;             // u8
 };
 
-// logits_NV f32 (or f64), targets_N i32 in [0, V).
+struct CrossEntropyKernels {
+  static constexpr const char* kOp = "cross_entropy";
+  void (*forward)(const CrossEntropyRows& rows, const Tensor& logits_NV, const Tensor& targets_N,
+                  const CrossEntropyOptions& options);
+  // dlogits may be logits; dtotal has one element.
+  void (*backward)(const Tensor& dlogits_NV, const Tensor& dtotal, const Tensor& logits_NV,
+                   const Tensor& targets_N, const CrossEntropyRows& rows,
+                   const CrossEntropyOptions& options);
+};
+
+struct CrossEntropy {
+  Var total;                 // the sum over counted tokens of everything above, [1], f32 (f64)
+  double cross_entropy = 0;  // the sum of -log p[target] alone, in nats: what is reported
+  int64_t num_targets = 0;   // counted tokens
+  int64_t num_correct = 0;   // of them with the target as the first largest logit
+};
+
+// logits_NV f32 (or f64), targets_N i32 in [0, V). The gradient is written over the logits when
+// nothing else holds them by then: let go of them before backward() and no second [N, V] tensor is
+// made.
 CrossEntropy cross_entropy(const Var& logits_NV, const Tensor& targets_N,
                            const CrossEntropyOptions& options);
 

@@ -12,8 +12,9 @@ struct EmbeddingKernels {
   void (*backward)(const Tensor& dtable, const Tensor& dy, const Tensor& ids);
 };
 
-// table_VD floating, ids i32 of any shape with values in [0, V) (else BugError with the position); y has the shape of ids
-// with D appended, in element type `dtype`. The gradient has the table's type.
+// table_VD floating, ids i32 of any shape with values in [0, V) (else BugError with the position);
+// y has the shape of ids with D appended, in element type `dtype`. The gradient has the table's
+// type.
 Var embedding(const Var& table_VD, const Tensor& ids, DType dtype);
 
 }  // namespace stmoe

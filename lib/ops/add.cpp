@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/ops/add.h"
+
+#include <numeric>
+
+#include "lib/autograd/tape.h"
+#include "lib/base/profile.h"
+#include "lib/ops/elementwise.h"
+
+namespace stmoe {
+namespace {
+
+void add_cpu(const Tensor& y, const Tensor& a, const Tensor& b) {
+  visit_floating(y.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    using C = Compute<T>;
+    map_elements(
+        y.numel(), y.data<T>(), [](C p, C q) { return p + q; }, a.data<T>(), b.data<T>());
+  });
+}
+
+void multiply_cpu(const Tensor& y, const Tensor& a, const Tensor& b) {
+  visit_floating(y.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    using C = Compute<T>;
+    map_elements(
+        y.numel(), y.data<T>(), [](C p, C q) { return p * q; }, a.data<T>(), b.data<T>());
+  });
+}
+
+void scale_cpu(const Tensor& y, const Tensor& x, double c) {
+  visit_floating(y.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    using C = Compute<T>;
+    map_elements(
+        y.numel(), y.data<T>(), [factor = static_cast<C>(c)](C p) { return factor * p; },
+        x.data<T>());
+  });
+}
+
+void weighted_sum_cpu(const Tensor& y, std::span<const Tensor> terms,
+                      std::span<const double> coefficients) {
+  double total = 0;
+  for (size_t i = 0; i < terms.size(); ++i) total += coefficients[i] * terms[i].item();
+  y.fill(total);
+}
+
+// Sums of fixed chunks, added in their order.
+void sum_cpu(const Tensor& y, const Tensor& x) {
+  constexpr int64_t kChunk = 1 << 14;
+  std::vector<double> partial(static_cast<size_t>(num_chunks(x.numel(), kChunk)));
+  visit_floating(x.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const T* values = x.data<T>();
+    parallel_for(x.numel(), kChunk, [&](int64_t begin, int64_t end, int64_t chunk) {
+      double total = 0;
+#pragma omp simd reduction(+ : total)
+      for (int64_t i = begin; i < end; ++i) total += static_cast<Compute<T>>(values[i]);
+      partial[static_cast<size_t>(chunk)] = total;
+    });
+  });
+  y.fill(std::accumulate(partial.begin(), partial.end(), 0.0));
+}
+
+STMOE_REGISTER_KERNELS(AddKernels, cpu,
+                       {add_cpu, multiply_cpu, scale_cpu, weighted_sum_cpu, sum_cpu})
+
+void check_same(const char* op, const Var& x, const Var& y) {
+  STMOE_CHECK(x.shape() == y.shape() && x.dtype() == y.dtype() && is_floating(x.dtype()),
+              "{}: operands are {} {} and {} {}", op, name_of(x.dtype()), x.shape().text(),
+              name_of(y.dtype()), y.shape().text());
+}
+
+}  // namespace
+
+Var add(const Var& x, const Var& y) {
+  OpScope scope("add", OpScope::Pass::forward);
+  check_same("add", x, y);
+  const Tensor a = x.value().contiguous(), b = y.value().contiguous();
+  const Tensor total = Tensor::empty_like(a);
+  kernels<AddKernels>(a.device()).add(total, a, b);
+  return record("add", total, {x, y}, [](const Tensor& dy) -> std::vector<Tensor> {
+    return {dy, dy};
+  });
+}
+
+Var multiply(const Var& x, const Var& y) {
+  OpScope scope("multiply", OpScope::Pass::forward);
+  check_same("multiply", x, y);
+  const Tensor a = x.value().contiguous(), b = y.value().contiguous();
+  const Tensor product = Tensor::empty_like(a);
+  kernels<AddKernels>(a.device()).multiply(product, a, b);
+  return record("multiply", product, {x, y}, [a, b](const Tensor& dy) -> std::vector<Tensor> {
+    const auto& kernel = kernels<AddKernels>(a.device());
+    const Tensor da = Tensor::empty_like(a), db = gradient_buffer(dy);
+    kernel.multiply(da, dy, b);
+    kernel.multiply(db, dy, a);
+    return {da, db};
+  });
+}
+
+Var scale(const Var& x, double c) {
+  OpScope scope("scale", OpScope::Pass::forward);
+  STMOE_CHECK(is_floating(x.dtype()), "scale: x is {}", name_of(x.dtype()));
+  const Tensor input = x.value().contiguous();
+  const Tensor y = Tensor::empty_like(input);
+  kernels<AddKernels>(y.device()).scale(y, input, c);
+  return record("scale", y, {x}, [c](const Tensor& dy) -> std::vector<Tensor> {
+    const Tensor dx = gradient_buffer(dy);
+    kernels<AddKernels>(dy.device()).scale(dx, dy, c);
+    return {dx};
+  });
+}
+
+Var weighted_sum(const std::vector<Var>& terms, const std::vector<double>& coefficients) {
+  OpScope scope("weighted_sum", OpScope::Pass::forward);
+  STMOE_CHECK(!terms.empty() && terms.size() == coefficients.size(),
+              "weighted_sum: {} terms, {} coefficients", terms.size(), coefficients.size());
+  std::vector<Tensor> values;
+  DType dtype = DType::f32;
+  for (const Var& term : terms) {
+    STMOE_CHECK(term.numel() == 1 && is_floating(term.dtype()),
+                "weighted_sum: term {} is {} {}, expected one floating element", values.size(),
+                name_of(term.dtype()), term.shape().text());
+    if (term.dtype() == DType::f64) dtype = DType::f64;
+    values.push_back(term.value());
+  }
+  const Tensor total = Tensor::empty({1}, dtype, terms[0].device());
+  kernels<AddKernels>(total.device()).weighted_sum(total, values, coefficients);
+  std::vector<std::pair<Shape, DType>> kinds;
+  for (const Tensor& value : values) kinds.emplace_back(value.shape(), value.dtype());
+  return record("weighted_sum", total, terms, [kinds, coefficients](const Tensor& dy) {
+    std::vector<Tensor> dxs;
+    for (size_t i = 0; i < kinds.size(); ++i) {
+      const Tensor scaled = Tensor::empty_like(dy);
+      kernels<AddKernels>(dy.device()).scale(scaled, dy, coefficients[i]);
+      dxs.push_back(scaled.to(kinds[i].second).reshape(kinds[i].first));
+    }
+    return dxs;
+  });
+}
+
+Var sum(const Var& x) {
+  OpScope scope("sum", OpScope::Pass::forward);
+  STMOE_CHECK(is_floating(x.dtype()), "sum: x is {}", name_of(x.dtype()));
+  const Tensor input = x.value().contiguous();
+  const DType dtype = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const Tensor total = Tensor::empty({1}, dtype, x.device());
+  kernels<AddKernels>(total.device()).sum(total, input);
+  return record("sum", total, {x},
+                [shape = x.shape(), kind = x.dtype()](const Tensor& dy) -> std::vector<Tensor> {
+                  return {Tensor::full(shape, kind, dy.item(), dy.device())};
+                });
+}
+
+Var cast(const Var& x, DType dtype) {
+  OpScope scope("cast", OpScope::Pass::forward);
+  STMOE_CHECK(is_floating(x.dtype()) && is_floating(dtype), "cast: {} to {}", name_of(x.dtype()),
+              name_of(dtype));
+  if (x.dtype() == dtype) return x;
+  return record(
+      "cast", x.value().to(dtype), {x},
+      [before = x.dtype()](const Tensor& dy) -> std::vector<Tensor> { return {dy.to(before)}; });
+}
+
+}  // namespace stmoe
