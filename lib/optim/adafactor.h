@@ -70,7 +70,7 @@ Factoring choose_factoring(const Shape& shape, int stacked_dims, const Adafactor
 // One weight's update; tensors are contiguous f32 (or all f64).
 struct AdafactorUpdate {
   Tensor weight;
-  Tensor gradient;     // becomes the update u
+  Tensor gradient;     // left as it is
   Tensor row, column;  // factored
   Tensor second;       // unfactored
   Tensor momentum;     // when beta1 > 0

@@ -2,6 +2,7 @@
 #include "lib/optim/gradients.h"
 
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "lib/base/threads.h"
@@ -17,40 +18,40 @@ struct GradientKernels {
   void (*scale)(const Tensor& values, double factor);
 };
 
+// Inner loops are functions of their own: in a lambda, captured pointers would be read again for
+// every element. Squares are summed in f64: at memory speed, without overflow or lost small terms.
+template <class T>
+double squares_of(const T* __restrict x, int64_t count) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) {
+    const auto value = static_cast<double>(static_cast<Compute<T>>(x[i]));
+    sum += value * value;
+  }
+  return sum;
+}
+
+template <class T>
+void multiply(T* __restrict x, Compute<T> factor, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) x[i] = static_cast<T>(static_cast<Compute<T>>(x[i]) * factor);
+}
+
 double sum_of_squares_cpu(const Tensor& values) {
   std::vector<double> partial(static_cast<size_t>(num_chunks(values.numel(), kChunk)));
   visit_floating(values.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    const T* x = values.data<T>();
     parallel_for(values.numel(), kChunk, [&](int64_t begin, int64_t end, int64_t chunk) {
-      // Short f32 runs, summed in f64: vector speed without losing small terms.
-      double total = 0;
-      for (int64_t run = begin; run < end; run += 1024) {
-        Compute<T> sum = 0;
-        const int64_t stop = std::min(end, run + 1024);
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = run; i < stop; ++i) {
-          const auto value = static_cast<Compute<T>>(x[i]);
-          sum += value * value;
-        }
-        total += static_cast<double>(sum);
-      }
-      partial[static_cast<size_t>(chunk)] = total;
+      partial[static_cast<size_t>(chunk)] = squares_of(values.data<T>() + begin, end - begin);
     });
   });
-  double total = 0;
-  for (double part : partial) total += part;
-  return total;
+  return std::accumulate(partial.begin(), partial.end(), 0.0);
 }
 
 void scale_cpu(const Tensor& values, double factor) {
   visit_floating(values.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    T* x = values.data<T>();
-    const auto c = static_cast<Compute<T>>(factor);
     parallel_for(values.numel(), kChunk, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        x[i] = static_cast<T>(static_cast<Compute<T>>(x[i]) * c);
+      multiply(values.data<T>() + begin, static_cast<Compute<T>>(factor), end - begin);
     });
   });
 }

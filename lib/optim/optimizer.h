@@ -23,8 +23,7 @@ class Optimizer {
 
   virtual ~Optimizer() = default;
   // Changes the weights in place by their gradients; `step` counts updates from 0. A parameter
-  // without a gradient keeps its value and state. The gradients' memory is used as scratch: their
-  // values are gone afterwards.
+  // without a gradient keeps its value and state. Gradients are only read.
   virtual void update(const ParameterList& parameters, double learning_rate, int64_t step) = 0;
   // Everything that a checkpoint must hold: "<parameter>/<slot>", in the parameters' order; views
   // of the live state.
