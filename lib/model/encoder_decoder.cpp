@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/model/encoder_decoder.h"
+
+#include <cmath>
+
+#include "lib/ops/add.h"
+
+namespace stmoe {
+namespace {
+
+const ModelConfig& checked(const ModelConfig& model, const MoeConfig& moe) {
+  Problems problems;
+  model.validate(problems);
+  validate_sparse_layers(model, moe, problems);
+  problems.throw_if_any();
+  STMOE_CHECK(model.vocabulary_size > 0, "model: vocabulary_size is not set");
+  return model;
+}
+
+std::optional<Linear> output_projection(const ModelConfig& model, ParameterStore& store) {
+  if (model.tied_embeddings) return std::nullopt;
+  return Linear(ParameterScope(store) / "decoder" / "logits", model.d_model, model.vocabulary_size,
+                initial_values(model).logits);
+}
+
+Var mean(const std::vector<Var>& values) {
+  if (values.empty()) return Var();
+  const double share = 1.0 / static_cast<double>(values.size());
+  return weighted_sum(values, std::vector<double>(values.size(), share));
+}
+
+}  // namespace
+
+EncoderDecoder::EncoderDecoder(const ModelConfig& model, const MoeConfig& moe,
+                               ParameterStore& store)
+    : vocabulary_size_(checked(model, moe).vocabulary_size),
+      logits_factor_(1.0 / std::sqrt(static_cast<double>(model.d_model))),
+      embedding_(ParameterScope(store) / "shared", vocabulary_size_, model.d_model,
+                 initial_values(model).embedding),
+      encoder_(ParameterScope(store) / "encoder", model, moe, initial_values(model)),
+      decoder_(ParameterScope(store) / "decoder", model, moe, initial_values(model)),
+      logits_(output_projection(model, store)) {}
+
+EncoderView EncoderDecoder::encode(const Tensor& tokens_BL, const Tensor& segments_BL,
+                                   const ForwardContext& context, RoutingRecord& record) const {
+  const Tensor segments = segments_BL.defined() ? segments_BL : nonzero(tokens_BL);
+  return {encoder_.forward(embed(tokens_BL, context), segments, context, record), segments};
+}
+
+Var EncoderDecoder::logits(const Var& h) const {
+  const DType dtype = h.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  if (logits_) return logits_->forward(h, dtype);
+  return embedding_.logits(scale(h, logits_factor_), dtype);
+}
+
+ModelOutputs EncoderDecoder::forward(const ModelInputs& inputs,
+                                     const ForwardContext& context) const {
+  STMOE_CHECK(inputs.encoder_tokens_BL.rank() == 2 && inputs.decoder_inputs_BT.rank() == 2 &&
+                  inputs.encoder_tokens_BL.dim(0) == inputs.decoder_inputs_BT.dim(0),
+              "model: encoder tokens {}, decoder inputs {}",
+              inputs.encoder_tokens_BL.shape().text(), inputs.decoder_inputs_BT.shape().text());
+  RoutingRecord record;
+  const EncoderView encoder =
+      encode(inputs.encoder_tokens_BL, inputs.encoder_segments_BL, context, record);
+  const Var h_BTD = decoder_.forward(embed(inputs.decoder_inputs_BT, context),
+                                     inputs.decoder_segments_BT, encoder, context, record);
+  ModelOutputs outputs;
+  outputs.logits_BTV = logits(h_BTD);
+  outputs.encoder_BLD = encoder.encoder_BLD;
+  outputs.load_balance_loss = mean(record.load_balance_losses);
+  outputs.router_z_loss = mean(record.router_z_losses);
+  outputs.routing = std::move(record.layers);
+  return outputs;
+}
+
+}  // namespace stmoe

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Floating-point operations of one sequence, a multiply-add counted as two, matrix products only.
+// With L input and T target tokens, width d, inner width i = heads * d_kv, hidden width ff, E
+// experts, k experts per token, vocabulary V:
+//   encoder layer:  8 L d i + 4 L L i  + F(L)
+//   decoder layer:  8 T d i + 4 T T i  +  4 T d i + 4 L d i + 4 T L i  + F(T)      (self, then
+//   cross; its K and V read L tokens) F(n) dense 2 n P, sparse 2 n k P + 2 n d E, where P = 2 d ff
+//   (relu) or 3 d ff (geglu) logits:         2 T V d
+// Scores are counted in full, whatever the mask; experts by choice, whatever the capacity. The
+// backward pass counts twice the forward pass, and recomputation is not counted: model FLOPs, not
+// hardware FLOPs.
+#pragma once
+
+#include "lib/model/model_config.h"
+
+namespace stmoe {
+
+struct SequenceLengths {
+  int64_t input = 0, target = 0;
+};
+
+// vocabulary_size must be set.
+double forward_flops_per_sequence(const ModelConfig& model, const MoeConfig& moe,
+                                  const SequenceLengths& lengths);
+// Forward and backward.
+inline double training_flops_per_sequence(const ModelConfig& model, const MoeConfig& moe,
+                                          const SequenceLengths& lengths) {
+  return 3.0 * forward_flops_per_sequence(model, moe, lengths);
+}
+
+}  // namespace stmoe

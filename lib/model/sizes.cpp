@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/model/sizes.h"
+
+#include "lib/model/encoder_decoder.h"
+
+namespace stmoe {
+
+std::vector<ParameterShape> parameter_shapes(const ModelConfig& model, const MoeConfig& moe) {
+  ParameterStore store(RandomKey{}, DType::f32, ParameterStore::Mode::shapes_only);
+  EncoderDecoder skeleton(model, moe, store);
+  return store.shapes();
+}
+
+ModelSizes model_sizes(const ModelConfig& model, const MoeConfig& moe) {
+  ModelSizes sizes;
+  for (const ParameterShape& parameter : parameter_shapes(model, moe)) {
+    const int64_t count = parameter.shape.numel();
+    const auto under = [&](const char* part) {
+      return parameter.name.find(part) != std::string::npos;
+    };
+    sizes.total += count;
+    if (under("/moe/experts/")) {
+      sizes.expert += count;
+      sizes.active_per_token += count / moe.num_experts * experts_per_token(moe);
+      continue;
+    }
+    sizes.active_per_token += count;
+    if (under("/moe/router/"))
+      sizes.router += count;
+    else if (under("shared/embedding") || under("decoder/logits/"))
+      sizes.embedding += count;
+    else
+      sizes.dense += count;
+  }
+  return sizes;
+}
+
+}  // namespace stmoe

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/model/sublayers.h"
+
+#include "lib/ops/add.h"
+
+namespace stmoe {
+namespace {
+
+// Writes the one position of new_B1HK at `position` of cache_BKHK.
+void put(const Tensor& cache_BKHK, int64_t position, const Tensor& new_B1HK) {
+  cache_BKHK.slice(1, position, position + 1).copy_from(new_B1HK);
+}
+
+Var first(const Tensor& cache_BKHK, int64_t length) { return Var(cache_BKHK.slice(1, 0, length)); }
+
+std::variant<FeedForward, MoeLayer> make_layer(const ParameterScope& scope,
+                                               const ModelConfig& model, const MoeConfig& moe,
+                                               bool is_sparse, const InitialValues& initial) {
+  if (!is_sparse)
+    return FeedForward(scope, model.feed_forward_shape(), initial.wi, initial.wo,
+                       model.dropout_policy());
+  ExpertShape expert;
+  expert.d_model = model.d_model;
+  expert.d_ff = model.d_ff;
+  expert.activation = parse_activation(model.activation);
+  expert.wi = initial.expert_wi;
+  expert.wo = initial.expert_wo;
+  expert.router = initial.router;
+  expert.dropout = model.dropout;
+  return MoeLayer(moe, expert, scope);
+}
+
+}  // namespace
+
+AttentionSublayer::AttentionSublayer(const ParameterScope& scope, const ModelConfig& model,
+                                     const InitialValues& initial)
+    : norm_(scope / "norm", model.d_model, initial.norm_scale),
+      attention_(scope, {model.d_model, model.num_heads, model.d_kv}, initial.attention,
+                 model.dropout_policy()),
+      residual_dropout_(scope, "residual", model.dropout_policy()) {}
+
+Var AttentionSublayer::add_residual(const Var& x_BLD, const Var& y_BLD,
+                                    const ForwardContext& context) const {
+  return add(x_BLD, residual_dropout_.forward(y_BLD, context));
+}
+
+Var AttentionSublayer::self(const Var& x_BLD, const AttentionView& view,
+                            const ForwardContext& context) const {
+  const Var normed_BLD = norm_.forward(x_BLD);
+  const auto source = attention_.project_source(normed_BLD);
+  return add_residual(x_BLD, attention_.forward(normed_BLD, source, view, context), context);
+}
+
+Var AttentionSublayer::cross(const Var& x_BLD, const Attention::KeyValues& source,
+                             const AttentionView& view, const ForwardContext& context) const {
+  return add_residual(x_BLD, attention_.forward(norm_.forward(x_BLD), source, view, context),
+                      context);
+}
+
+Var AttentionSublayer::step(const Var& x_B1D, const KeyValueCache& cache, const AttentionView& view,
+                            const ForwardContext& context) const {
+  const Var normed_B1D = norm_.forward(x_B1D);
+  const auto added = attention_.project_source(normed_B1D);
+  put(cache.key_BKHK, view.query_offset, added.key_BKHK.value());
+  put(cache.value_BKHK, view.query_offset, added.value_BKHK.value());
+  const int64_t length = view.query_offset + 1;
+  const Attention::KeyValues source = {first(cache.key_BKHK, length),
+                                       first(cache.value_BKHK, length)};
+  return add_residual(x_B1D, attention_.forward(normed_B1D, source, view, context), context);
+}
+
+FeedForwardSublayer::FeedForwardSublayer(const ParameterScope& block, const ModelConfig& model,
+                                         const MoeConfig& moe, bool is_sparse,
+                                         const InitialValues& initial)
+    : norm_(block / (is_sparse ? "moe" : "feed_forward") / "norm", model.d_model,
+            initial.norm_scale),
+      layer_(
+          make_layer(block / (is_sparse ? "moe" : "feed_forward"), model, moe, is_sparse, initial)),
+      residual_dropout_(block / (is_sparse ? "moe" : "feed_forward"), "residual",
+                        model.dropout_policy()) {}
+
+FeedForwardSublayer::Output FeedForwardSublayer::forward(const Var& x_BLD, const Tensor& mask_BL,
+                                                         const ForwardContext& context) const {
+  const Var normed_BLD = norm_.forward(x_BLD);
+  Output output;
+  Var y_BLD;
+  if (const auto* dense = std::get_if<FeedForward>(&layer_)) {
+    y_BLD = dense->forward(normed_BLD, context);
+  } else {
+    output.routing = std::get<MoeLayer>(layer_).forward(normed_BLD, mask_BL, context);
+    y_BLD = std::exchange(output.routing->y_BLD, Var());
+  }
+  output.y_BLD = add(x_BLD, residual_dropout_.forward(y_BLD, context));
+  return output;
+}
+
+}  // namespace stmoe
