@@ -110,9 +110,9 @@ BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
                              result.seconds_per_step;
   result.model_flops_per_second =
       static_cast<double>(recipe.data.batch_size) *
-      static_cast<double>(training_flops_per_sequence(recipe.model, recipe.moe,
-                                                      recipe.data.input_length,
-                                                      recipe.data.resolved_target_length())) /
+      training_flops_per_sequence(
+          recipe.model, recipe.moe,
+          {recipe.data.input_length, recipe.data.resolved_target_length()}) /
       result.seconds_per_step;
   result.by_op = profile_by_op();
   for (OpTime& op : result.by_op) {

@@ -38,12 +38,6 @@ Vocabulary load_vocabulary(const Recipe& recipe) {
   return Vocabulary::load(recipe.vocabulary.model.path());
 }
 
-int64_t sequence_flops(const Recipe& recipe) {
-  return static_cast<int64_t>(training_flops_per_sequence(recipe.model, recipe.moe,
-                                                          recipe.data.input_length,
-                                                          recipe.data.resolved_target_length()));
-}
-
 std::string layer_tag(const char* metric, const LayerRouting& layer) {
   return format("{}/{}", metric, layer.name);
 }
@@ -65,7 +59,9 @@ Trainer::Trainer(const Recipe& recipe, Weights weights)
   model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
   optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
   schedule_ = make_schedule(recipe_.schedule, recipe_.train.steps);
-  flops_per_sequence_ = static_cast<double>(sequence_flops(recipe_));
+  flops_per_sequence_ = training_flops_per_sequence(
+      recipe_.model, recipe_.moe,
+      {recipe_.data.input_length, recipe_.data.resolved_target_length()});
   peak_flops_ = measure_product_peak(parse_dtype(recipe_.precision.compute), kPeakSeconds);
 }
 
