@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "lib/base/files.h"
+
 namespace stmoe {
 
 struct Hash128 {
@@ -19,6 +21,8 @@ struct Hash128 {
 };
 
 Hash128 hash128(std::string_view bytes);
+// Of a file's bytes, as `xxh128sum` prints it. Throws InputError when it cannot be read.
+Hash128 hash128_of_file(const Path& path);
 uint32_t crc32c(std::string_view bytes);
 
 }  // namespace stmoe
