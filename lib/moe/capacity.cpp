@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/moe/capacity.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace stmoe {
+
+int64_t num_routing_groups(int64_t num_tokens, int64_t group_size, int64_t multiple_of) {
+  STMOE_CHECK(num_tokens >= 1 && group_size >= 0 && multiple_of >= 1,
+              "routing groups: {} tokens, group size {}, multiple of {}", num_tokens, group_size,
+              multiple_of);
+  int64_t groups = std::max(group_size > 0 ? num_tokens / group_size : 1, multiple_of);
+  while (groups < num_tokens && (num_tokens % groups != 0 || groups % multiple_of != 0)) ++groups;
+  STMOE_CHECK(num_tokens % groups == 0, "routing groups: {} tokens, multiple of {}", num_tokens,
+              multiple_of);
+  return groups;
+}
+
+int64_t expert_capacity(double capacity_factor, int64_t tokens_per_group, int64_t num_experts,
+                        int64_t min_capacity) {
+  const double even_share =
+      capacity_factor * static_cast<double>(tokens_per_group) / static_cast<double>(num_experts);
+  // The default rounding mode is to nearest, halves to even, as Python's round.
+  return std::max(static_cast<int64_t>(std::nearbyint(even_share)), min_capacity);
+}
+
+void trim_capacity(Routing& routing, int64_t step) {
+  if (routing.capacity == 0) return;
+  auto position = [&](int32_t slot) { return slot % routing.capacity; };
+  int64_t needed = 1;
+  for (int32_t slot : routing.slot_NK.span<int32_t>())
+    if (slot >= 0) needed = std::max(needed, position(slot) + 1);
+  const int64_t trimmed = (needed + step - 1) / step * step;
+  if (trimmed >= routing.capacity) return;
+  const Tensor slot_NK = Tensor::empty_like(routing.slot_NK);
+  std::ranges::transform(
+      routing.slot_NK.span<int32_t>(), slot_NK.span<int32_t>().begin(), [&](int32_t slot) {
+        return slot < 0 ? -1
+                        : static_cast<int32_t>(slot / routing.capacity * trimmed + position(slot));
+      });
+  routing.slot_NK = slot_NK;
+  routing.capacity = trimmed;
+}
+
+}  // namespace stmoe

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Groups of tokens and rows per expert, by flaxformer's rules
+// (flaxformer/architectures/moe/moe_layers.py).
+#pragma once
+
+#include <cstdint>
+
+#include "lib/moe/router.h"
+
+namespace stmoe {
+
+// The smallest n >= num_tokens / group_size (rounded down) that divides num_tokens and is a
+// multiple of `multiple_of` (the processes that share the experts; 1 for one process). A group can
+// therefore be a little larger than group_size. group_size 0: as few groups as possible. num_tokens
+// is that of the global batch, so the result does not depend on the layout.
+int64_t num_routing_groups(int64_t num_tokens, int64_t group_size, int64_t multiple_of = 1);
+
+// max(round(capacity_factor * tokens_per_group / num_experts), min_capacity), halves to even. Not
+// multiplied by the number of choices.
+int64_t expert_capacity(double capacity_factor, int64_t tokens_per_group, int64_t num_experts,
+                        int64_t min_capacity);
+
+// Moves the slots of a routing closer together when its fullest buffer needs at most capacity -
+// step rows: the capacity becomes the multiple of `step` that is just enough. The same pairs keep a
+// place.
+void trim_capacity(Routing& routing, int64_t step);
+
+}  // namespace stmoe

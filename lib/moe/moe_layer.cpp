@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/moe/moe_layer.h"
+
+#include <algorithm>
+
+#include "lib/moe/capacity.h"
+#include "lib/ops/combine.h"
+#include "lib/ops/dispatch.h"
+#include "lib/ops/reshape.h"
+
+namespace stmoe {
+namespace {
+
+Tensor flat(const Tensor& values_BL, int64_t num_tokens) {
+  return values_BL.defined() ? values_BL.contiguous().reshape({num_tokens}) : values_BL;
+}
+
+}  // namespace
+
+MoeLayer::MoeLayer(const MoeConfig& config, const ExpertShape& shape, const ParameterScope& scope)
+    : path_(scope.path()),
+      num_experts_(config.num_experts),
+      d_model_(shape.d_model),
+      min_capacity_(config.min_capacity),
+      group_size_(config.group_size),
+      train_capacity_factor_(config.train_capacity_factor),
+      eval_capacity_factor_(config.eval_capacity_factor),
+      router_(config.router.factory().make(config.router.box(),
+                                           {shape.d_model, config.num_experts, shape.router},
+                                           scope / "router")),
+      experts_(scope / "experts", config.num_experts, shape,
+               config.expert_dropout < 0 ? shape.dropout : config.expert_dropout) {}
+
+RouterContext MoeLayer::router_context(const Shape& x_shape, const Tensor& mask_BL,
+                                       const Tensor& token_id_BL,
+                                       const ForwardContext& context) const {
+  const int64_t num_tokens = x_shape[0] * x_shape[1];
+  RouterContext result;
+  result.is_training = context.is_training;
+  result.key = context.key.fold(path_).fold("router");
+  result.first_token = context.first_row * x_shape[1];
+  result.num_groups = num_routing_groups(num_tokens, group_size_);
+  const int64_t tokens_per_group = num_tokens / result.num_groups;
+  const double factor = context.is_training ? train_capacity_factor_ : eval_capacity_factor_;
+  // More rows than tokens would stay empty: a token chooses an expert at most once.
+  result.capacity = context.is_dropless
+                        ? tokens_per_group
+                        : std::min(tokens_per_group, expert_capacity(factor, tokens_per_group,
+                                                                     num_experts_, min_capacity_));
+  result.mask_N = flat(mask_BL, num_tokens);
+  result.token_id_N = flat(token_id_BL, num_tokens);
+  return result;
+}
+
+void MoeLayer::check(const Routing& routing, int64_t num_tokens) const {
+  const Shape& shape = routing.expert_NK.shape();
+  STMOE_CHECK(shape.rank() == 2 && shape[0] == num_tokens && routing.slot_NK.shape() == shape &&
+                  routing.weight_NK.shape() == shape,
+              "{}: the router returned choices {}, slots {}, weights {} for {} tokens", path_,
+              shape.text(), routing.slot_NK.shape().text(), routing.weight_NK.shape().text(),
+              num_tokens);
+  STMOE_CHECK(routing.load_balance_loss.defined() && routing.router_z_loss.defined(),
+              "{}: the router returned no losses", path_);
+}
+
+MoeLayer::Output MoeLayer::forward(const Var& x_BLD, const Tensor& mask_BL,
+                                   const ForwardContext& context, const Tensor& token_id_BL) const {
+  STMOE_CHECK(x_BLD.rank() == 3 && x_BLD.dim(2) == d_model_ && x_BLD.numel() > 0,
+              "{}: x is {}, expected [batch, length, {}]", path_, x_BLD.shape().text(), d_model_);
+  const int64_t num_tokens = x_BLD.dim(0) * x_BLD.dim(1);
+  const Var x_ND = reshape(x_BLD, {num_tokens, d_model_});
+  Routing routing =
+      router_->route(x_ND, router_context(x_BLD.shape(), mask_BL, token_id_BL, context));
+  check(routing, num_tokens);
+  // Outside training buffers are larger than needed, and the memory of a step may change: leave out
+  // empty rows, in quarters of an even share.
+  if (!context.is_training)
+    trim_capacity(routing,
+                  std::max<int64_t>(4, num_tokens / routing.num_groups / (4 * num_experts_)));
+
+  const DispatchPlan plan = plan_dispatch(routing.expert_NK, routing.slot_NK, num_experts_,
+                                          routing.num_groups * routing.capacity);
+  const Var rows_ERD = experts_.forward(dispatch(x_ND, plan), context);
+  return {reshape(combine(rows_ERD, routing.weight_NK, plan), x_BLD.shape()),
+          routing.load_balance_loss, routing.router_z_loss, std::move(routing.statistics)};
+}
+
+}  // namespace stmoe

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one layer's routing did in one step, as plain numbers for logs and metrics. N tokens, K
+// choices, E experts.
+#pragma once
+
+#include <vector>
+
+#include "lib/tensor/tensor.h"
+
+namespace stmoe {
+
+struct RoutingStatistics {
+  // Of the (token, choice) pairs that name an expert: those without a place.
+  double dropped_fraction = 0;
+  // Of the tokens that chose at least one expert: those that no expert took (flaxformer's
+  // fraction_tokens_left_behind).
+  double left_behind_fraction = 0;
+  // Mean over routed tokens of the entropy of the router's distribution, in nats; 0 for a router
+  // without one.
+  double entropy = 0;
+  // Share of the pairs that name each expert, before dropping; sums to one.
+  std::vector<double> load_E;
+  // Largest load over the mean load; 1 is perfect balance, E total collapse.
+  double load_max_over_mean = 0;
+};
+
+// All but the entropy, from a routing's choices (i32 [N, K], -1: none) and slots (-1: dropped).
+RoutingStatistics routing_statistics(const Tensor& expert_NK, const Tensor& slot_NK,
+                                     int64_t num_experts);
+
+}  // namespace stmoe
