@@ -6,30 +6,12 @@
 #include <algorithm>
 #include <map>
 
-#include "lib/base/registry.h"
 #include "lib/config/choice.h"
+#include "lib/config/hint.h"
 #include "lib/config/scalar.h"
 
 namespace stmoe {
 namespace {
-
-// Every key path of a config, to find the section that a misplaced key belongs to.
-class PathCollector : public FieldVisitor {
- public:
-  void field(const Field& field) override {
-    const std::string outer = section_;
-    section_ = join_keys(section_, field.key);
-    paths_.push_back(section_);
-    if (auto* section = std::get_if<ConfigRef>(&field.value)) section->visit(*this);
-    if (auto* choice = std::get_if<ChoiceBase*>(&field.value)) (*choice)->box().ref().visit(*this);
-    section_ = outer;
-  }
-  const std::vector<std::string>& paths() const { return paths_; }
-
- private:
-  std::vector<std::string> paths_;
-  std::string section_;
-};
 
 struct ReadContext {
   Problems& problems;
@@ -41,17 +23,6 @@ bool check_is_section(const ConfigNode& node, const std::string& path, ReadConte
   if (node.kind == ConfigNode::Kind::map || node.kind == ConfigNode::Kind::null) return true;
   context.problems.add(path, format("{}, expected a section of keys", node.description()));
   return false;
-}
-
-std::string hint(const std::string& key, const std::vector<std::string>& known, ConfigRef root) {
-  PathCollector collector;
-  root.visit(collector);
-  for (const std::string& path : collector.paths())
-    if (path.ends_with("." + key)) return format("did you mean {}?", path);
-  const std::string nearest = nearest_name(key, known);
-  if (!nearest.empty()) return format("did you mean {}?", nearest);
-  if (known.empty()) return "it takes no keys";
-  return format("known keys: {}", fmt::join(known, ", "));
 }
 
 // A plain value in a list of structs stands for a struct with one key set.
@@ -88,8 +59,8 @@ class SectionReader : public FieldVisitor {
       if (std::find(known_.begin(), known_.end(), child.key) != known_.end()) continue;
       const std::string path = join_keys(path_, child.key);
       context_.places[path] = child.source.text();
-      context_.problems.add(
-          path, format("unknown key{}; {}", whose, hint(child.key, known_, context_.root)));
+      context_.problems.add(path, format("unknown key{}; {}", whose,
+                                         unknown_key_hint(child.key, known_, context_.root)));
     }
     if (num_problems() != num_problems_before_) return;
     const std::string outer = context_.problems.enter_section(path_);

@@ -85,6 +85,8 @@ TEST_CASE("a wrong key is reported with its line and the nearest right key", "[c
   const BadInput cases[] = {
       {"stepz: 3", "r.yaml:1: stepz: unknown key; did you mean steps?"},
       {"steps: 1\nmodel:\n  widht: 3\n", "r.yaml:3: model.widht: unknown key; did you mean width?"},
+      {"learning_rate: 2", "r.yaml:1: learning_rate: unknown key; did you mean rate?"},
+      {"model: {widthness: 2}", "r.yaml:1: model.widthness: unknown key; did you mean width?"},
       {"heads: 2", "r.yaml:1: heads: unknown key; did you mean model.heads?"},
       {"model: {steps: 2}",
        "r.yaml:1: model.steps: unknown key; known keys: width, heads, activation, layers"},
