@@ -167,6 +167,8 @@ std::unique_ptr<Command> make_command(const std::string& name, const std::string
 
 ParsedCommand parse_arguments(Command& command, int argc, const char* const* argv) {
   Command::Parser& parser = Command::Parser::of(command);
+  // A program that does something by itself needs no subcommand.
+  if (parser.body_) parser.app_.require_subcommand(0, 1);
   try {
     parser.app_.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -44,7 +44,7 @@ class Command {
            const ArgumentRules& rules = {});
   // A full command line, shown at the end of --help.
   void example(const std::string& line);
-  // A subcommand; when a program has any, one must be given.
+  // A subcommand; when a program has any and no `run` of its own, one must be given.
   Command& subcommand(const std::string& name, const std::string& help);
   // What this command does once its arguments are read.
   void run(std::function<void(const ProgramContext&)> body);

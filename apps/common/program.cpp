@@ -65,7 +65,10 @@ void flush_results() {
 int report(ExitCode code, const std::string& text) {
   show_progress_line("");
   std::fflush(stdout);
-  std::fprintf(stderr, "%s%s\n", code == ExitCode::interrupted ? "" : "error: ", text.c_str());
+  std::string lines = code == ExitCode::interrupted ? text : "error: " + text;
+  for (size_t at = 0; (at = lines.find('\n', at)) != std::string::npos; ++at)
+    lines.insert(at + 1, "       ");  // further lines stand under the first
+  std::fprintf(stderr, "%s\n", lines.c_str());
   return static_cast<int>(code);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reference pages: a Markdown table for each section, with the keys of every plug-in that the
 // section can choose.
+#include <cctype>
+
 #include "lib/base/error.h"
 #include "lib/config/config.h"
 #include "lib/config/scalar.h"
@@ -13,6 +15,12 @@ std::string cell(const std::string& text) {
   std::string escaped;
   for (char c : text) escaped += c == '|' ? std::string("\\|") : std::string(1, c);
   return escaped;
+}
+
+// The help of a section as a sentence.
+std::string sentence(std::string text) {
+  if (!text.empty()) text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
+  return text.ends_with('.') ? text : text + '.';
 }
 
 // Collects the rows of one section; sections inside it follow as tables of their own.
@@ -60,7 +68,7 @@ class ReferencePage : public FieldVisitor {
   }
 
   void row(const Field& field, const ConfigRef& config) {
-    add_section(config, join_keys(path_, field.key), field.help);
+    add_section(config, join_keys(path_, field.key), sentence(field.help));
   }
 
   void row(const Field& field, const ConfigListRef& configs) {
@@ -73,9 +81,9 @@ class ReferencePage : public FieldVisitor {
   void row(const Field& field, ChoiceBase* choice) {
     const std::string path = join_keys(path_, field.key);
     const std::string default_kind = choice->kind();
-    later_ +=
-        format("\n## {}\n\n{}. The key `kind` chooses the {}: {} (default `{}`).\n", path,
-               field.help, choice->role(), fmt::join(choice->known_kinds(), ", "), default_kind);
+    later_ += format("\n## {}\n\n{} The key `kind` chooses the {}: {} (default `{}`).\n", path,
+                     sentence(field.help), choice->role(), fmt::join(choice->known_kinds(), ", "),
+                     default_kind);
     for (const std::string& kind : choice->known_kinds()) {
       choice->choose(kind);
       ReferencePage section(path, later_);

@@ -116,7 +116,7 @@ TEST_CASE("wrong arguments end with exit code 2 and say what was expected", "[ap
   };
   const Case cases[] = {
       {{}, "error: recipe is required\n"},
-      {{"r", "s"}, "error: unexpected argument 's'\nsee stmoe-example --help\n"},
+      {{"r", "s"}, "error: unexpected argument 's'\n       see stmoe-example --help\n"},
       {{"r", "--stepz", "3"}, "error: unknown option '--stepz'; did you mean --steps?\n"},
       {{"r", "--steps"}, "error: --steps: 1 required N missing\n"},
       {{"r", "--steps", "x"}, "error: --steps: is 'x', expected an integer\n"},
@@ -158,6 +158,8 @@ TEST_CASE("--version names everything that the program is built from", "[apps]")
 TEST_CASE("an error becomes its exit code and one message", "[apps]") {
   CHECK(run_throwing(UsageError("a.yaml:1: wrong")).exit_code == 2);
   CHECK(run_throwing(UsageError("a.yaml:1: wrong")).errors == "error: a.yaml:1: wrong\n");
+  CHECK(run_throwing(UsageError("a.yaml:1: wrong\na.yaml:2: too")).errors ==
+        "error: a.yaml:1: wrong\n       a.yaml:2: too\n");
   CHECK(run_throwing(InputError("no file")).exit_code == 3);
   CHECK(run_throwing(DivergedError("nan at step 3")).exit_code == 4);
   CHECK(run_throwing(PeerError("lost")).exit_code == 5);
@@ -249,4 +251,31 @@ TEST_CASE("a subcommand has its own arguments, help and the shared flags", "[app
   CHECK_THAT(run({}).errors, Catch::StartsWith("error: A subcommand is required"));
   CHECK_THAT(run({"pack", "--help"}).output, Catch::Contains("stmoe-tool pack a b"));
   CHECK_THAT(run({"--help"}).output, Catch::Contains("Packs files"));
+}
+
+TEST_CASE("a program may do something without a subcommand and share arguments with it", "[apps]") {
+  auto run = [](std::vector<std::string> arguments) {
+    return in_child([&] {
+      arguments.insert(arguments.begin(), "stmoe-tool");
+      std::vector<char*> argv;
+      for (std::string& argument : arguments) argv.push_back(argument.data());
+      return run_program(static_cast<int>(argv.size()), argv.data(), {"stmoe-tool", "A tool."},
+                         [](Command& command) {
+                           static std::optional<Path> input;
+                           auto print = [](const char* what) {
+                             std::printf("%s %s", what, input.value_or("-").c_str());
+                           };
+                           command.add("--input", &input, "File");
+                           command.run([=](const ProgramContext&) { print("measure"); });
+                           Command& show = command.subcommand("show", "Shows");
+                           show.add("--input", &input, "File", {.required = true});
+                           show.run([=](const ProgramContext&) { print("show"); });
+                         });
+    });
+  };
+  CHECK(run({}).output == "measure -");
+  CHECK(run({"--input", "a"}).output == "measure a");
+  CHECK(run({"show", "--input", "a"}).output == "show a");
+  CHECK_THAT(run({"show"}).errors, Catch::StartsWith("error: --input is required"));
+  CHECK_THAT(run({"sho"}).errors, Catch::StartsWith("error: unexpected argument 'sho'"));
 }
