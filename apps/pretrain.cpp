@@ -29,7 +29,8 @@ struct Arguments {
     command.add("--steps", &steps, "End at this step instead of the recipe's train.steps",
                 {.at_least = 1});
     command.add("--resume", &resume,
-                "auto: go on from the run directory's newest checkpoint (default); never: refuse a "
+                "auto (default), never, or the run or checkpoint directory to go on from");
+  never: refuse a "
                 "directory that has any; else the run or checkpoint directory to go on from");
     command.add("--benchmark", &benchmark,
                 "Time this many steps on synthetic tokens; writes no files", {.at_least = 1});

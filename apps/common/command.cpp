@@ -101,9 +101,14 @@ std::string describe_extras(const CLI::App& program, const CLI::App& app) {
   const std::vector<std::string> extras = program.remaining(true);
   auto option = std::find_if(extras.begin(), extras.end(),
                              [](const std::string& text) { return text.starts_with('-'); });
-  if (option == extras.end())
-    return format("unexpected argument '{}'", extras.empty() ? "" : extras.front());
   std::vector<std::string> known;
+  if (option == extras.end()) {
+    const std::string text = extras.empty() ? "" : extras.front();
+    for (const CLI::App* each : program.get_subcommands({})) known.push_back(each->get_name());
+    const std::string nearest = nearest_name(text, known);
+    return format("unexpected argument '{}'{}", text,
+                  nearest.empty() ? "" : format("; did you mean {}?", nearest));
+  }
   for (const CLI::App* part : {&program, &app})
     for (const CLI::Option* each : part->get_options()) known.push_back(each->get_name());
   const std::string name = option->substr(0, option->find('='));

@@ -277,5 +277,5 @@ TEST_CASE("a program may do something without a subcommand and share arguments w
   CHECK(run({"--input", "a"}).output == "measure a");
   CHECK(run({"show", "--input", "a"}).output == "show a");
   CHECK_THAT(run({"show"}).errors, Catch::StartsWith("error: --input is required"));
-  CHECK_THAT(run({"sho"}).errors, Catch::StartsWith("error: unexpected argument 'sho'"));
+  CHECK_THAT(run({"sho"}).errors, Catch::StartsWith("error: unexpected argument 'sho'; did you mean show?"));
 }
