@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "lib/autograd/tape.h"
+#include "lib/ops/reshape.h"
 
 namespace stmoe {
 namespace {
@@ -18,6 +19,14 @@ ParameterScope block_scope(const ParameterScope& stack, int64_t layer) {
 
 // One block as a function of the values that it differentiates through.
 using BlockFunction = std::function<FeedForwardSublayer::Output(const std::vector<Var>&)>;
+
+// The same values as new nodes of the tape, so that a block's gradients of an input are summed
+// before they join those of other blocks: the order in which recomputation sums them.
+std::vector<Var> own_nodes(const std::vector<Var>& inputs) {
+  std::vector<Var> copies;
+  for (const Var& input : inputs) copies.push_back(reshape(input, input.shape()));
+  return copies;
+}
 
 // Runs a block, keeping everything for the backward pass or only its inputs, and records a sparse
 // layer's losses and statistics. What recomputation returns must be Vars, so the statistics take
@@ -36,7 +45,7 @@ Var run_block(const std::string& name, bool is_recomputed, const BlockFunction& 
     return outputs;
   };
   const std::vector<Var> outputs =
-      is_recomputed ? recompute(outputs_of, inputs) : outputs_of(inputs);
+      is_recomputed ? recompute(outputs_of, inputs) : outputs_of(own_nodes(inputs));
   if (outputs.size() == 3) {
     record.load_balance_losses.push_back(outputs[1]);
     record.router_z_losses.push_back(outputs[2]);
