@@ -10,12 +10,12 @@
 namespace stmoe {
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;  // elements
+constexpr int64_t kChunk = 1 << 16;  // elements: a small router runs on one thread
 
 template <class T>
 void forward_rows(const Tensor& y_NK, const Tensor& x_NE, const Tensor& index_NK) {
   const int64_t columns = x_NE.dim(1), k = index_NK.dim(1);
-  parallel_for(x_NE.dim(0), kChunk / 4, [&](int64_t begin, int64_t end) {
+  parallel_for(x_NE.dim(0), kChunk / 8, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n)
       for (int64_t i = n * k; i < (n + 1) * k; ++i) {
         const int32_t column = index_NK.data<int32_t>()[i];

@@ -13,7 +13,8 @@
 namespace stmoe {
 namespace {
 
-constexpr int64_t kTokens = 128;  // of one chunk
+// Of one chunk: about 2^15 probabilities.
+int64_t chunk_tokens(int64_t experts) { return std::max<int64_t>(64, (1 << 15) / experts); }
 
 bool is_counted(const Tensor& mask_N, int64_t n) {
   return !mask_N.defined() || mask_N.data<int32_t>()[n] != 0;
@@ -43,12 +44,13 @@ template <class T>
 void forward_groups(const Tensor& loss, const Tensor& share_GE, const Tensor& p_NE,
                     const Tensor& expert_NK, const Tensor& mask_N) {
   const int64_t groups = share_GE.dim(0), experts = share_GE.dim(1);
-  const int64_t tokens = p_NE.dim(0) / groups, chunks = num_chunks(tokens, kTokens);
+  const int64_t tokens = p_NE.dim(0) / groups, per_chunk = chunk_tokens(experts);
+  const int64_t chunks = num_chunks(tokens, per_chunk);
   const Tensor partial = Tensor::empty({groups * chunks, 2, experts}, p_NE.dtype());
   T* sums = partial.data<T>();
   parallel_for(groups * chunks, 1, [&](int64_t chunk, int64_t) {
-    const int64_t group_begin = chunk / chunks * tokens, offset = chunk % chunks * kTokens;
-    add_tokens(group_begin + offset, group_begin + std::min(tokens, offset + kTokens), p_NE,
+    const int64_t group_begin = chunk / chunks * tokens, offset = chunk % chunks * per_chunk;
+    add_tokens(group_begin + offset, group_begin + std::min(tokens, offset + per_chunk), p_NE,
                expert_NK, mask_N, sums + 2 * chunk * experts, sums + (2 * chunk + 1) * experts);
   });
   const double per_token = 1.0 / static_cast<double>(tokens);
@@ -72,7 +74,7 @@ void backward_tokens(const Tensor& dp_NE, const Tensor& dloss, const Tensor& sha
                      const Tensor& mask_N) {
   const int64_t experts = dp_NE.dim(1), tokens = dp_NE.dim(0) / share_GE.dim(0);
   const T factor = *dloss.data<T>() * static_cast<T>(experts) / static_cast<T>(dp_NE.dim(0));
-  parallel_for(dp_NE.dim(0), kTokens, [&](int64_t begin, int64_t end) {
+  parallel_for(dp_NE.dim(0), chunk_tokens(experts), [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const T* share = share_GE.data<T>() + n / tokens * experts;
       T* dp = dp_NE.data<T>() + n * experts;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/ops/router_entropy.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "lib/base/profile.h"
@@ -9,7 +10,7 @@
 namespace stmoe {
 namespace {
 
-constexpr int64_t kTokens = 256;  // of one chunk
+constexpr int64_t kChunk = 1 << 16;  // elements: a small router runs on one thread
 
 struct Sum {
   double entropy = 0;
@@ -38,8 +39,9 @@ Sum sum_tokens(int64_t begin, int64_t end, const Tensor& p_NE, const Tensor& log
 double mean_cpu(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
                 const Tensor& mask_N) {
   const int64_t tokens = p_NE.dim(0);
-  std::vector<Sum> sums(static_cast<size_t>(num_chunks(tokens, kTokens)));
-  parallel_for(tokens, kTokens, [&](int64_t begin, int64_t end, int64_t chunk) {
+  const int64_t per_chunk = std::max<int64_t>(1, kChunk / p_NE.dim(1));
+  std::vector<Sum> sums(static_cast<size_t>(num_chunks(tokens, per_chunk)));
+  parallel_for(tokens, per_chunk, [&](int64_t begin, int64_t end, int64_t chunk) {
     sums[static_cast<size_t>(chunk)] =
         p_NE.dtype() == DType::f64 ? sum_tokens<double>(begin, end, p_NE, logits_NE, lse_N, mask_N)
                                    : sum_tokens<float>(begin, end, p_NE, logits_NE, lse_N, mask_N);

@@ -12,7 +12,7 @@
 namespace stmoe {
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;  // elements
+constexpr int64_t kChunk = 1 << 16;  // elements: a small router runs on one thread
 
 template <class T>
 void forward_rows(const Tensor& p_NE, const Tensor& lse_N, const Tensor& logits_NE) {

@@ -12,7 +12,7 @@
 namespace stmoe {
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;  // elements
+constexpr int64_t kChunk = 1 << 16;  // elements: a small router runs on one thread
 
 // best[0..k) falling, index beside it. A later column goes in front of smaller values only, so
 // equals keep their order.

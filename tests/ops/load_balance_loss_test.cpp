@@ -55,7 +55,7 @@ TEST_CASE("load_balance_loss is the mean over groups of shares times mean probab
           "[ops][router]") {
   check_ops({make_case(1, 1, 1, 1, false), make_case(1, 6, 3, 1, false),
              make_case(3, 5, 4, 2, false), make_case(2, 200, 8, 1, true),
-             make_case(1, 700, 5, 2, true)});
+             make_case(1, 1500, 64, 2, true)});
 }
 
 TEST_CASE("load_balance_loss is k when choices and probabilities are uniform", "[ops][router]") {

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tables made with google/flaxformer (scripts/golden/routing.py).
+#include "lib/moe/capacity.h"
+
+#include <fstream>
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "tests/moe/support.h"
+
+namespace stmoe::test {
+namespace {
+
+nlohmann::json golden() {
+  return nlohmann::json::parse(std::ifstream(STMOE_SOURCE_DIR "/tests/golden/routing.json"));
+}
+
+TEST_CASE("expert_capacity rounds halves to even and respects the minimum",
+          "[moe][capacity][golden]") {
+  const auto table = golden()["capacity_table"];
+  REQUIRE(table.size() > 10);
+  for (const auto& row : table) {
+    CAPTURE(row);
+    REQUIRE(expert_capacity(row["capacity_factor"], row["tokens_per_group"], row["num_experts"],
+                            row["min_capacity"]) == row["capacity"].get<int64_t>());
+  }
+}
+
+TEST_CASE("num_routing_groups finds flaxformer's numbers of groups", "[moe][capacity][golden]") {
+  const auto table = golden()["group_table"];
+  REQUIRE(table.size() > 10);
+  for (const auto& row : table) {
+    CAPTURE(row);
+    const int64_t replicas = row["num_data_replicas"], experts = row["num_experts"];
+    REQUIRE(num_routing_groups(row["num_tokens"], row["max_group_size"], replicas * experts) ==
+            row["num_groups"].get<int64_t>());
+  }
+}
+
+TEST_CASE("num_routing_groups of one process", "[moe][capacity]") {
+  REQUIRE(num_routing_groups(4096, 0) == 1);
+  REQUIRE(num_routing_groups(4096, 4096) == 1);
+  REQUIRE(num_routing_groups(4096, 1024) == 4);
+  REQUIRE(num_routing_groups(4096, 1000) == 4);
+  REQUIRE(num_routing_groups(912, 400) == 2);
+  REQUIRE(num_routing_groups(7, 2) == 7);
+  REQUIRE(num_routing_groups(3, 100) == 1);
+}
+
+TEST_CASE("trim_capacity moves slots together without dropping any", "[moe][capacity]") {
+  Routing routing;
+  routing.num_groups = 2;
+  routing.capacity = 10;
+  routing.slot_NK = Tensor::from<int32_t>({3, 2}, {0, 2, -1, 10, 11, 4});
+  trim_capacity(routing, 3);
+  REQUIRE(routing.capacity == 6);
+  REQUIRE(ints(routing.slot_NK) == std::vector<int32_t>{0, 2, -1, 6, 7, 4});
+  trim_capacity(routing, 3);
+  REQUIRE(routing.capacity == 6);
+}
+
+}  // namespace
+}  // namespace stmoe::test
