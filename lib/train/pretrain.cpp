@@ -32,7 +32,8 @@ class Run {
       : recipe_(recipe),
         directory_(directory),
         trainer_(trainer),
-        metrics_(directory.path(), trainer.step()),
+        // A run from the start drops the line of an earlier evaluation before the first step, too.
+        metrics_(directory.path(), trainer.step() > 0 ? trainer.step() : -1),
         end_(end) {}
 
   void evaluate() {
@@ -48,8 +49,8 @@ class Run {
     metrics_.write(m);
     const double left = watch_.seconds() / static_cast<double>(std::max<int64_t>(1, done_)) *
                         static_cast<double>(end_ - m.step);
-    std::string line = format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left", m.step, end_, m.loss,
-                              m.tokens_per_second, duration_text(left));
+    std::string line = format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left", m.step, end_,
+                              m.loss, m.tokens_per_second, duration_text(left));
     if (m.dropped_fraction > 0) line += format("  dropped {:.1f} %", 100 * m.dropped_fraction);
     log_info("[train] {}", line);
     show_progress_line(line);
@@ -65,14 +66,15 @@ class Run {
   void roll_back() {
     const auto newest = newest_checkpoint(directory_.checkpoints());
     if (!newest)
-      throw DivergedError(
-          format("training diverged at step {} before the first checkpoint; lower the learning rate",
-                 trainer_.step()));
+      throw DivergedError(format(
+          "training diverged at step {} before the first checkpoint; lower the learning rate",
+          trainer_.step()));
     trainer_.roll_back(Checkpoint::open(*newest));
   }
 
-  // After a step: line, evaluation, checkpoint, in this order, so that a checkpoint knows of both. What is written
-  // depends on the step alone, not on where --steps ends this process: a run in pieces writes what one in one go writes.
+  // After a step: line, evaluation, checkpoint, in this order, so that a checkpoint knows of both.
+  // What is written depends on the step alone, not on where --steps ends this process: a run in
+  // pieces writes what one in one go writes.
   void after_step(bool is_stopping) {
     ++done_;
     const int64_t step = trainer_.step();
@@ -129,9 +131,10 @@ void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRe
     const bool is_stopping = stop.requested();
     run.after_step(is_stopping);
     if (is_stopping && trainer.step() < end)
-      throw InterruptedError(format("stopped on request after step {}; the checkpoint is saved: run the "
-                                    "same command again to go on",
-                                    trainer.step()));
+      throw InterruptedError(
+          format("stopped on request after step {}; the checkpoint is saved: run the "
+                 "same command again to go on",
+                 trainer.step()));
   }
   show_progress_line("");
   log_info("[train] done: {} steps in {}", end, options.output.string());

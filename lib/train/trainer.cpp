@@ -2,6 +2,7 @@
 #include "lib/train/trainer.h"
 
 #include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "lib/base/clock.h"
@@ -21,8 +22,9 @@ constexpr double kPeakSeconds = 0.2;
 Recipe complete(Recipe recipe, const Vocabulary& vocabulary) {
   if (recipe.model.vocabulary_size == 0) recipe.model.vocabulary_size = vocabulary.padded_size();
   if (recipe.model.vocabulary_size < vocabulary.size())
-    throw UsageError(format("model.vocabulary_size: {} rows for a vocabulary of {} ({}); leave it out",
-                            recipe.model.vocabulary_size, vocabulary.size(), vocabulary.name()));
+    throw UsageError(
+        format("model.vocabulary_size: {} rows for a vocabulary of {} ({}); leave it out",
+               recipe.model.vocabulary_size, vocabulary.size(), vocabulary.name()));
   return recipe;
 }
 
@@ -223,11 +225,11 @@ CheckpointContents Trainer::contents() const {
 
 void Trainer::read_tensors(const Checkpoint& checkpoint) {
   if (checkpoint.vocabulary_hash() != vocabulary_.hash())
-    throw InputError(
-        format("{}: made with another vocabulary (hash {}, {} has {}); set vocabulary.model to the one "
-               "of that run",
-               checkpoint.path().string(), checkpoint.vocabulary_hash(), vocabulary_.name(),
-               vocabulary_.hash()));
+    throw InputError(format(
+        "{}: made with another vocabulary (hash {}, {} has {}); set vocabulary.model to the one "
+        "of that run",
+        checkpoint.path().string(), checkpoint.vocabulary_hash(), vocabulary_.name(),
+        vocabulary_.hash()));
   std::vector<NamedTensor> weights;
   for (const Parameter& parameter : store_.parameters())
     weights.push_back({parameter.name, parameter.value.value()});
@@ -246,13 +248,17 @@ void Trainer::restore(const Checkpoint& checkpoint) {
     target_tokens_ = state.at("target_tokens");
     seconds_ = state.at("seconds");
     const Json& i = state.at("interval");
-    interval_ = {i.at("steps"),           i.at("tokens"),           i.at("targets"),
-                 i.at("cross_entropy"),   i.at("total_loss"),       i.at("load_balance_loss"),
-                 i.at("router_z_loss"),   i.at("dropped_fraction"), i.at("router_entropy"),
-                 i.at("learning_rate"),   i.at("gradient_norm"),    i.at("seconds")};
+    // A refused step may leave a sum that is not finite: JSON writes it as null.
+    auto sum = [&](const char* name) {
+      return i.at(name).is_null() ? std::nan("") : i.at(name).get<double>();
+    };
+    interval_ = {i.at("steps"),        i.at("tokens"),          i.at("targets"),
+                 sum("cross_entropy"), sum("total_loss"),       sum("load_balance_loss"),
+                 sum("router_z_loss"), sum("dropped_fraction"), sum("router_entropy"),
+                 sum("learning_rate"), sum("gradient_norm"),    sum("seconds")};
   } catch (const nlohmann::json::exception& error) {
-    throw InputError(format("{}: the training state cannot be read ({})", checkpoint.path().string(),
-                            error.what()));
+    throw InputError(format("{}: the training state cannot be read ({})",
+                            checkpoint.path().string(), error.what()));
   }
 }
 
