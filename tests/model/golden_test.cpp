@@ -185,6 +185,28 @@ TEST_CASE("the encoder's output agrees with Hugging Face at real tokens", "[mode
   }
 }
 
+TEST_CASE("every row's tokens go to the experts that Hugging Face chose", "[model][golden][moe]") {
+  const Golden golden("switch", DType::f32);
+  const Tensor tokens = golden.read("encoder_tokens"), inputs = golden.read("decoder_inputs");
+  for (int64_t b = 0; b < tokens.dim(0); ++b) {
+    const ModelOutputs outputs = golden.model().forward(
+        {tokens.slice(0, b, b + 1), Tensor(), inputs.slice(0, b, b + 1), Tensor()}, {});
+    REQUIRE(outputs.routing.size() == 4);
+    for (const LayerRouting& layer : outputs.routing) {
+      const Tensor expert =
+          golden.read("router/" + layer.name + "/expert").reshape({tokens.dim(0), -1});
+      std::vector<double> expected(4, 0.0);
+      for (int32_t chosen : expert.slice(0, b, b + 1).span<int32_t>())
+        expected[static_cast<size_t>(chosen)] += 1.0;
+      INFO(layer.name);
+      for (size_t e = 0; e < 4; ++e)
+        CHECK(std::lround(layer.statistics.load_E[e] * static_cast<double>(expert.dim(1))) ==
+              std::lround(expected[e]));
+      CHECK(layer.statistics.dropped_fraction == 0);
+    }
+  }
+}
+
 TEST_CASE("greedy decoding with a cache gives Hugging Face's tokens", "[model][golden][decode]") {
   for (const std::string& name : kNames) {
     const Golden golden(name, DType::f32);
