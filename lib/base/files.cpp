@@ -31,6 +31,20 @@ class FileDescriptor {
                             action, errno_text(code)));
 }
 
+// Errors name `path`, which `temporary` is to replace.
+void write_and_flush(const Path& temporary, const Path& path, std::string_view contents) {
+  FileDescriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (file.get() < 0) throw_storage(path, "be written", errno);
+  size_t done = 0;
+  while (done < contents.size()) {
+    ssize_t put = ::write(file.get(), contents.data() + done, contents.size() - done);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) throw_storage(path, "be written", errno);
+    done += static_cast<size_t>(put);
+  }
+  if (::fsync(file.get()) != 0) throw_storage(path, "be flushed to disk", errno);
+}
+
 }  // namespace
 
 std::string read_file(const Path& path) {
@@ -58,27 +72,13 @@ std::string read_file(const Path& path) {
 void write_file_atomically(const Path& path, std::string_view contents) {
   Path temporary = path;
   temporary += format(".partial-{}", ::getpid());
-  {
-    FileDescriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (file.get() < 0) throw_storage(path, "be written", errno);
-    size_t done = 0;
-    while (done < contents.size()) {
-      ssize_t put = ::write(file.get(), contents.data() + done, contents.size() - done);
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0) {
-        int code = errno;
-        ::unlink(temporary.c_str());
-        throw_storage(path, "be written", code);
-      }
-      done += static_cast<size_t>(put);
-    }
-    if (::fsync(file.get()) != 0) {
-      int code = errno;
-      ::unlink(temporary.c_str());
-      throw_storage(path, "be flushed to disk", code);
-    }
+  try {
+    write_and_flush(temporary, path, contents);
+    rename_durably(temporary, path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
   }
-  rename_durably(temporary, path);
 }
 
 void sync_to_disk(const Path& path) {
