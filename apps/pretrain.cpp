@@ -31,8 +31,6 @@ struct Arguments {
     command.add("--resume", &resume,
                 "auto (default), never, or the run or checkpoint directory to go on from");
   never: refuse a "
-                "directory that has any; else the run or checkpoint directory to go on from");
-    command.add("--benchmark", &benchmark,
                 "Time this many steps on synthetic tokens; writes no files", {.at_least = 1});
     command.add("--json", &is_json, "With --benchmark: the result as JSON");
     command.add("--print-recipe", &print_recipe,
