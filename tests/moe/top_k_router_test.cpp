@@ -232,6 +232,17 @@ TEST_CASE("jitter changes routing in training only, by global token index", "[mo
   require_same_bits(weights(logits_NE.slice(0, 20, 32)), jittered.slice(0, 20, 32));
 }
 
+TEST_CASE("the section moe survives printing, the router's keys included",
+          "[moe][router][config]") {
+  const MoeConfig config = moe_config(
+      "{num_experts: 6, decoder_sparse_layers: [1, 3], group_size: 512, "
+      "router: {kind: top_k, k: 2, jitter: 0.125, ignore_padding: true}}");
+  const std::string printed = print_config(config);
+  REQUIRE(print_config(moe_config(printed)) == printed);
+  for (const char* part : {"jitter: 0.125", "k: 2", "ignore_padding: true", "kind: top_k"})
+    REQUIRE_THAT(printed, Catch::Contains(part));
+}
+
 TEST_CASE("a recipe with more choices than experts is refused", "[moe][router][config]") {
   REQUIRE_THROWS_WITH(moe_config("{num_experts: 2, router: {kind: top_k, k: 3}}"),
                       Catch::Contains("router.k") && Catch::Contains("is 3, but there are 2"));
