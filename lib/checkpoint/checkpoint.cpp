@@ -114,8 +114,15 @@ void Checkpoint::Impl::check_shards() const {
 
 const Hdf5File& Checkpoint::Impl::shard(const std::string& file) {
   auto found = shards_.find(file);
-  if (found == shards_.end()) found = shards_.emplace(file, Hdf5File::open(path / file)).first;
-  return found->second;
+  if (found != shards_.end()) return found->second;
+  Hdf5File opened = Hdf5File::open(path / file);
+  if (!opened.has_attribute("format") || opened.string_attribute("format") != detail::kShardFormat)
+    throw InputError(format("{}: is not a shard of a checkpoint", opened.path().string()));
+  if (opened.integer_attribute("step") != step)
+    throw InputError(format("{}: of step {}, {} is of step {}; use another checkpoint",
+                            opened.path().string(), opened.integer_attribute("step"),
+                            detail::kMainFile, step));
+  return shards_.emplace(file, std::move(opened)).first->second;
 }
 
 const TensorInfo& Checkpoint::Impl::find(std::string_view name) const {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that cannot be read or written: the kind of the error, and one line that names file, object
 // and reason.
-#include <csignal>
 #include <fstream>
 
 #include <catch2/catch.hpp>
-#include <sys/resource.h>
 
 #include "lib/base/error.h"
 #include "lib/hdf5/file.h"
+#include "tests/support/file_size_limit.h"
+#include "tests/support/flip_byte.h"
 #include "tests/support/temporary_folder.h"
 
 using namespace stmoe;
@@ -45,28 +45,6 @@ std::string text_of(const auto& action) {
 std::string open_error(const Path& path) {
   return text_of<InputError>([&] { Hdf5File::open(path); });
 }
-
-// Lets files grow to `bytes` only, which works for the superuser too; undone at the end of the
-// scope.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit before_{};
-  void (*old_handler_)(int) = nullptr;
-};
 
 }  // namespace
 
@@ -112,16 +90,15 @@ TEST_CASE("a flipped byte of a chunk fails its checksum", "[hdf5]") {
   std::vector<Hdf5Chunk> chunks = file.dataset("group/x").chunks();
   file.close();
   REQUIRE(chunks.size() == 4);
-  const std::string whole = read_file(path);
   for (const Hdf5Chunk& chunk : chunks) {
     for (uint64_t at : {uint64_t{0}, chunk.bytes / 2, chunk.bytes - 1}) {
-      std::string damaged = whole;
-      damaged[chunk.file_offset + at] = static_cast<char>(damaged[chunk.file_offset + at] ^ 1);
-      replace_file(path, damaged);
+      flip_byte(path, chunk.file_offset + at, 1);
       Hdf5File reader = Hdf5File::open(path);
       CHECK_THAT(text_of<InputError>([&] { reader.dataset("group/x").values<float>(); }),
                  EndsWith("a.h5: group/x: cannot be read (damaged: the checksum of a chunk does "
                           "not match its data)"));
+      reader.close();
+      flip_byte(path, chunk.file_offset + at, 1);
     }
   }
 }
@@ -130,13 +107,10 @@ TEST_CASE("a flipped byte of the file's metadata never gives wrong values", "[hd
   TemporaryFolder folder;
   Path path = folder / "a.h5";
   write_example(path);
-  const std::string whole = read_file(path);
   const std::vector<float> right(4096, 1.5f);
   int num_refused = 0;
   for (size_t at = 0; at < 2048; ++at) {
-    std::string damaged = whole;
-    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
-    replace_file(path, damaged);
+    flip_byte(path, at, 0x10);
     try {
       Hdf5File reader = Hdf5File::open(path);
       bool is_right = reader.dataset("group/x").values<float>() == right;
@@ -144,6 +118,7 @@ TEST_CASE("a flipped byte of the file's metadata never gives wrong values", "[hd
     } catch (const InputError&) {
       ++num_refused;
     }
+    flip_byte(path, at, 0x10);
   }
   CHECK(num_refused > 100);
 }
