@@ -30,7 +30,7 @@ struct Arguments {
                 {.at_least = 1});
     command.add("--resume", &resume,
                 "auto (default), never, or the run or checkpoint directory to go on from");
-  never: refuse a "
+    command.add("--benchmark", &benchmark,
                 "Time this many steps on synthetic tokens; writes no files", {.at_least = 1});
     command.add("--json", &is_json, "With --benchmark: the result as JSON");
     command.add("--print-recipe", &print_recipe,
