@@ -164,7 +164,7 @@ std::string benchmark_json(const BenchmarkResult& r) {
     json["by_op"].push_back({{"op", op.op},
                              {"forward_seconds", op.forward_seconds},
                              {"backward_seconds", op.backward_seconds}});
-  return json.dump(2);
+  return json.dump(2) + "\n";
 }
 
 }  // namespace stmoe
