@@ -87,6 +87,8 @@ void copy_elements(const Tensor& to, const Tensor& from) {
 }  // namespace
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  for (int64_t dim : shape.dims())
+    STMOE_CHECK(dim >= 0, "tensor: negative dimension in {}", shape.text());
   Tensor result;
   result.shape_ = shape;
   result.strides_ = row_major_strides(shape);
@@ -116,6 +118,7 @@ Tensor Tensor::persistent(const Shape& shape, DType dtype, Device device) {
 }
 
 bool Tensor::is_contiguous() const {
+  if (numel() == 0) return true;
   int64_t step = 1;
   for (int i = rank() - 1; i >= 0; --i) {
     if (shape_[i] != 1 && strides_[i] != step) return false;
@@ -137,10 +140,12 @@ Tensor Tensor::reshape(const Shape& shape) const {
   int unknown = -1;
   int64_t known = 1;
   for (int i = 0; i < shape.rank(); ++i) {
-    if (shape[i] == -1)
+    if (shape[i] == -1) {
+      STMOE_CHECK(unknown < 0, "tensor: reshape to {}: two unknown dimensions", shape.text());
       unknown = i;
-    else
+    } else {
       known *= shape[i];
+    }
   }
   if (unknown >= 0) resolved[unknown] = known ? numel() / known : 0;
   STMOE_CHECK(resolved.numel() == numel(), "tensor: reshape of {} to {}", shape_.text(),
