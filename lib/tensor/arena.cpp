@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 namespace stmoe {
@@ -77,6 +78,10 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
     for (Lifetime& item : recorded_)
       if (item.end == 0) item.end = clock_ + 1;
     if (check && used_heap_) {
+      // Sizes that vary from step to step (tokens of an expert) grow to the largest seen.
+      if (recorded_.size() == phase_->lifetimes.size())
+        for (size_t i = 0; i < recorded_.size(); ++i)
+          recorded_[i].bytes = std::max(recorded_[i].bytes, phase_->lifetimes[i].bytes);
       phase_->lifetimes = recorded_;
       phase_->plan = plan_offsets(recorded_);
     }
@@ -123,6 +128,8 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
           wanted >> 20));
     }
     ::madvise(memory, block_bytes_, MADV_HUGEPAGE);
+    // What the unplanned step freed goes back to the system, not into the process's peak.
+    ::malloc_trim(0);
     block_ = static_cast<std::byte*>(memory);
   }
 

@@ -3,8 +3,8 @@
 // "evaluate") runs on the heap while sizes and lifetimes are recorded; then offsets are planned
 // (largest first, best fit between the lifetimes that overlap) and every later step of that phase
 // takes its memory from one block, in the order of allocation. A step with smaller tensors (a last,
-// short batch) fits the same plan; one that does not
-// falls back to the heap for what does not fit and is planned anew.
+// short batch) fits the same plan; what does not fit goes to the heap, and the phase is planned
+// anew.
 #pragma once
 
 #include <map>

@@ -134,6 +134,26 @@ TEST_CASE("a step that allocates differently falls back and is planned anew", "[
   for (int step = 0; step < 6; ++step) run_step(arena, 10 + step % 3, 500 + 100 * (step % 2));
 }
 
+TEST_CASE("sizes that change from step to step are planned at their largest", "[tensor][arena]") {
+  StepArena arena;
+  auto heap_growth = [&](int64_t first, int64_t second) {
+    const size_t before = heap_bytes_in_use();
+    ArenaStep step(arena, "train");
+    size_t during = 0;
+    {
+      const Tensor a = Tensor::empty({first}, DType::f64), b = Tensor::empty({second}, DType::f64);
+      during = heap_bytes_in_use();
+    }
+    step.finish();
+    return during - before;
+  };
+  heap_growth(100, 900);
+  CHECK(heap_growth(800, 200) > 0);
+  CHECK(heap_growth(100, 900) == 0);
+  CHECK(heap_growth(800, 200) == 0);
+  CHECK(heap_growth(500, 500) == 0);
+}
+
 TEST_CASE("phases are planned apart and share one block", "[tensor][arena]") {
   StepArena arena;
   run_step(arena, 20, 1000, "train");
