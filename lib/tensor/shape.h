@@ -41,7 +41,7 @@ class Shape {
     return std::equal(dims().begin(), dims().end(), other.dims().begin(), other.dims().end());
   }
   // "[8, 512, 64]"
-  std::string text() const { return format("[{}]", fmt::join(dims(), ", ")); }
+  std::string text() const;
 
  private:
   size_t index(int i) const {
