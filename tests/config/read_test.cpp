@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "lib/base/error.h"
+#include "lib/base/random.h"
 #include "tests/config/example.h"
 
 using namespace stmoe;
@@ -190,6 +191,33 @@ TEST_CASE("text that is no recipe is refused with its line", "[config]") {
   };
   for (const BadInput& bad : cases)
     CHECK_THAT(message_of(bad.yaml), Catch::StartsWith(bad.message));
+}
+
+TEST_CASE("random damage to a recipe ends in a config or in a UsageError, never in anything else",
+          "[config]") {
+  const std::string text =
+      print_config(parse("train: [a.h5, b.h5]\nshape: {kind: box}\nclip: 0.5\n"));
+  const std::string bytes = ":-[]{},&*!|>'\"%@`#?\t\n \\~<=\xff\x00" + std::string("0a.e");
+  RandomStream random(RandomKey{11});
+  int num_refused = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string damaged = text;
+    for (uint64_t i = 0, count = 1 + random.below(4); i < count; ++i) {
+      const size_t at = random.below(damaged.size());
+      const char byte = bytes[random.below(bytes.size())];
+      if (random.below(2) == 0)
+        damaged.insert(at, 1, byte);
+      else
+        damaged[at] = byte;
+    }
+    try {
+      parse(damaged);
+    } catch (const UsageError& error) {
+      ++num_refused;
+      REQUIRE(std::string(error.what()).starts_with("r.yaml"));
+    }
+  }
+  CHECK(num_refused > 1000);
 }
 
 TEST_CASE("a config made in code is checked by the same rules", "[config]") {
