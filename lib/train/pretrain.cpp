@@ -4,6 +4,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/threads.h"
+#include "lib/comm/communicator.h"
 #include "lib/train/run_directory.h"
 #include "lib/train/trainer.h"
 
@@ -107,6 +108,7 @@ void describe(const Recipe& recipe, const Trainer& trainer) {
 }  // namespace
 
 void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRequest& stop) {
+  make_communicator();  // refuses to run as one of several processes, which would overwrite each other
   const RunDirectory directory(options.output);
   const LogScope log(options.output / "log.txt");
   const auto from = directory.checkpoint_to_resume(options.resume);
