@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products, all accumulated in f32 (f64 for f64). When x is bf16 and w is f32, w is rounded to bf16 for the
-// product and its gradient is f32.
+// Matrix products, all accumulated in f32 (f64 for f64). When x is bf16 and w is f32, w is rounded
+// to bf16 for the product and its gradient is f32.
 #pragma once
 
 #include <optional>
@@ -9,14 +9,15 @@
 
 namespace stmoe {
 
-// y = x w: x [..., in], w_IO [in, out] -> [..., out] in x's type, or in `result` (f32 logits of bf16 activations).
+// y = x w: x [..., in], w_IO [in, out] -> [..., out] in x's type, or in `result` (f32 logits of
+// bf16 activations).
 Var linear(const Var& x, const Var& w_IO, std::optional<DType> result = std::nullopt);
 
 // y = x w^T: x [..., in], w_OI [out, in]: the tied output projection.
 Var linear_transposed(const Var& x, const Var& w_OI, std::optional<DType> result = std::nullopt);
 
-// y[e] = x[e] w[e]: x_ECI [experts, capacity, in], w_EIO [experts, in, out] -> [experts, capacity, out]: one batched
-// product for all experts.
+// y[e] = x[e] w[e]: x_ECI [experts, capacity, in], w_EIO [experts, in, out] -> [experts, capacity,
+// out]: one batched product for all experts.
 Var expert_linear(const Var& x_ECI, const Var& w_EIO);
 
 }  // namespace stmoe

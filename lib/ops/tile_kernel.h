@@ -18,28 +18,18 @@
 #include <immintrin.h>
 #endif
 
+#include "lib/ops/vector.h"
 #include "lib/tensor/dtype.h"
 
 namespace stmoe {
 
-#if defined(__AVX512F__)
-inline constexpr int kVectorBytes = 64, kTileVectors = 4;
-#elif defined(__AVX__)
-inline constexpr int kVectorBytes = 32, kTileVectors = 2;
-#else
-inline constexpr int kVectorBytes = 16, kTileVectors = 2;
-#endif
+// Vectors of sums side by side in a full panel; with 6 rows they fill the vector registers.
+inline constexpr int kTileVectors = kVectorBytes == 64 ? 4 : 2;
 inline constexpr int kTileRows = 6;
 
 // The low half is the element that comes first along depth.
 struct Bf16Pair {
   uint32_t bits;
-};
-
-template <class T>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(kVectorBytes)));
-  typedef T unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
 };
 
 // How elements of type T are packed, and how many of them one packed element holds along depth.
@@ -70,73 +60,81 @@ inline constexpr int kPanel = kTileVectors* kVectorBytes /
 
 namespace detail {
 
-template <class T, class V>
-inline void multiply_add(V& sum, const T& a, const T* b) {
-  sum += (V{} + a) * *reinterpret_cast<const typename VectorOf<T>::unaligned*>(b);
+template <class T>
+inline void multiply_add(Vector<T>& sum, const T& a, const T* b) {
+  sum += broadcast(a) * load(b);
 }
 #if defined(__AVX512BF16__)
-template <class V>
-inline void multiply_add(V& sum, const Bf16Pair& a, const Bf16Pair* b) {
+inline void multiply_add(Vector<float>& sum, const Bf16Pair& a, const Bf16Pair* b) {
   const __m512i pairs = _mm512_set1_epi32(static_cast<int>(a.bits));
-  sum = (V)_mm512_dpbf16_ps((__m512)sum, (__m512bh)pairs, (__m512bh)_mm512_loadu_si512(b));
+  sum = _mm512_dpbf16_ps(sum, (__m512bh)pairs, (__m512bh)_mm512_loadu_si512(b));
 }
 #endif
 
-template <int kRows, class Packed>
+template <int kRows, int kVectors, class Packed>
 void tile_kernel(TileSum<Packed>* c, int64_t c_row, const Packed* a, int64_t a_row, int64_t a_depth,
                  const Packed* b, int64_t depth, bool accumulate) {
   using Sum = TileSum<Packed>;
-  using Vector = typename VectorOf<Sum>::type;
-  using Unaligned = typename VectorOf<Sum>::unaligned;
-  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Sum));
-  Vector sums[kRows][kTileVectors];
+  Vector<Sum> sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kTileVectors; ++v)
-      sums[r][v] =
-          accumulate ? *reinterpret_cast<const Unaligned*>(c + r * c_row + v * kLanes) : Vector{};
+    for (int v = 0; v < kVectors; ++v)
+      sums[r][v] = accumulate ? load(c + r * c_row + v * kLanes<Sum>) : Vector<Sum>{};
   for (int64_t k = 0; k < depth; ++k) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-      for (int v = 0; v < kTileVectors; ++v) multiply_add(sums[r][v], a[r * a_row], b + v * kLanes);
+      for (int v = 0; v < kVectors; ++v)
+        multiply_add(sums[r][v], a[r * a_row], b + v * kLanes<Sum>);
     a += a_depth;
-    b += kPanel<Packed>;
+    b += kVectors * kLanes<Sum>;
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kTileVectors; ++v)
-      *reinterpret_cast<Unaligned*>(c + r * c_row + v * kLanes) = sums[r][v];
+    for (int v = 0; v < kVectors; ++v) store(c + r * c_row + v * kLanes<Sum>, sums[r][v]);
 }
 
-}  // namespace detail
-
-// Strides of A and C in their elements; `depth` in packed elements.
-template <class Packed>
-void tile_product(TileSum<Packed>* c, int64_t c_row, const Packed* a, int64_t a_row,
-                  int64_t a_depth, const Packed* b, int64_t rows, int64_t depth, bool accumulate) {
+template <int kVectors, class Packed>
+void tile_rows(TileSum<Packed>* c, int64_t c_row, const Packed* a, int64_t a_row, int64_t a_depth,
+               const Packed* b, int64_t rows, int64_t depth, bool accumulate) {
   while (rows >= kTileRows) {
-    detail::tile_kernel<kTileRows>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
+    tile_kernel<kTileRows, kVectors>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
     c += kTileRows * c_row;
     a += kTileRows * a_row;
     rows -= kTileRows;
   }
   switch (rows) {
     case 5:
-      return detail::tile_kernel<5>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
+      return tile_kernel<5, kVectors>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
     case 4:
-      return detail::tile_kernel<4>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
+      return tile_kernel<4, kVectors>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
     case 3:
-      return detail::tile_kernel<3>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
+      return tile_kernel<3, kVectors>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
     case 2:
-      return detail::tile_kernel<2>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
+      return tile_kernel<2, kVectors>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
     case 1:
-      return detail::tile_kernel<1>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
+      return tile_kernel<1, kVectors>(c, c_row, a, a_row, a_depth, b, depth, accumulate);
     default:
       return;
   }
+}
+
+}  // namespace detail
+
+// Strides of A and C in their elements; `depth` in packed elements. The panel is `vectors` vectors
+// wide: 1, 2 or kTileVectors.
+template <class Packed>
+void tile_product(TileSum<Packed>* c, int64_t c_row, const Packed* a, int64_t a_row,
+                  int64_t a_depth, const Packed* b, int64_t rows, int64_t depth, bool accumulate,
+                  int vectors = kTileVectors) {
+  if (vectors == kTileVectors)
+    detail::tile_rows<kTileVectors>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
+  else if (vectors == 2)
+    detail::tile_rows<2>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
+  else
+    detail::tile_rows<1>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
 }
 
 }  // namespace stmoe

@@ -10,20 +10,22 @@
 #include <cstdint>
 #include <limits>
 
+#include "lib/ops/vector.h"
+
 namespace stmoe {
 
-// e^x. 0 below the smallest normal number (x < -87.3365), infinity above the largest; NaN stays
-// NaN.
-inline float vector_exp(float x) {
-  constexpr float kLowest = -87.33654f, kHighest = 88.72283f;
-  constexpr float kRound =
-      12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  float clamped = x > kLowest ? x : kLowest;
-  clamped = clamped < kHighest ? clamped : kHighest;
-  const float shifted = clamped * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
+namespace detail {
+// F: float or a vector of float; U: uint32_t or the vector of as many.
+template <class F, class U>
+inline F exp_f32(F x) {
+  const F lowest = F{} - 87.33654f, highest = F{} + 88.72283f;
+  const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  F clamped = x > lowest ? x : lowest;
+  clamped = clamped < highest ? clamped : highest;
+  const F shifted = clamped * 1.44269504f + round;
+  const F n = shifted - round;
+  const F r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  F p = F{} + 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
@@ -32,11 +34,22 @@ inline float vector_exp(float x) {
   p = p * (r * r) + r + 1.0f;
   // The low bits of `shifted` hold n in two's complement: moving them up adds n to the exponent of
   // p.
-  float y =
-      std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23));
-  y = x < kLowest ? 0.0f : y;
-  y = x > kHighest ? std::numeric_limits<float>::infinity() : y;
+  F y = std::bit_cast<F>(std::bit_cast<U>(p) + (std::bit_cast<U>(shifted) << 23));
+  y = x < lowest ? F{} : y;
+  y = x > highest ? F{} + std::numeric_limits<float>::infinity() : y;
   return x == x ? y : x;
+}
+}  // namespace detail
+
+// e^x. 0 below the smallest normal number (x < -87.3365), infinity above the largest; NaN stays
+// NaN.
+inline float vector_exp(float x) { return detail::exp_f32<float, uint32_t>(x); }
+inline Vector<float> vector_exp(Vector<float> x) {
+  return detail::exp_f32<Vector<float>, Vector<uint32_t>>(x);
+}
+inline Vector<double> vector_exp(Vector<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
+  return x;
 }
 inline double vector_exp(double x) { return std::exp(x); }
 

@@ -32,6 +32,27 @@ TEST_CASE("vector_exp is within 2 ulp of the library over the normal range", "[o
   REQUIRE(worst < 2.0);
 }
 
+TEST_CASE("vector_exp of a vector has the bits of the scalar form", "[ops][vector_math]") {
+  float x[kLanes<float>], y[kLanes<float>];
+  for (float first = -100; first < 100; first += 3.7f) {
+    for (int i = 0; i < kLanes<float>; ++i) x[i] = first + 0.31f * static_cast<float>(i);
+    store(y, vector_exp(load(x)));
+    for (int i = 0; i < kLanes<float>; ++i) REQUIRE(y[i] == vector_exp(x[i]));
+  }
+  x[1] = NAN;
+  store(y, vector_exp(load(x)));
+  REQUIRE(std::isnan(y[1]));
+}
+
+TEST_CASE("sums and maxima over a vector", "[ops][vector_math]") {
+  float x[kLanes<float>];
+  float sum = 0;
+  for (int i = 0; i < kLanes<float>; ++i) sum += x[i] = static_cast<float>((i * 7) % 5 - i);
+  x[2] += 100;
+  REQUIRE(sum_of<float>(load(x)) == sum + 100);
+  REQUIRE(max_of<float>(load(x)) == x[2]);
+}
+
 TEST_CASE("vector_exp keeps infinities, NaN and exact points", "[ops][vector_math]") {
   REQUIRE(vector_exp(0.0f) == 1.0f);
   REQUIRE(vector_exp(-0.0f) == 1.0f);

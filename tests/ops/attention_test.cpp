@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention against the formula written out in f64, with every mask, both kinds of dropout (whose
+// masks the reference draws from the same counters), awkward sizes, blocks of keys and decoding.
+#include "lib/ops/attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include <catch2/catch.hpp>
+
+#include "lib/autograd/tape.h"
+#include "tests/support/op_case.h"
+
+namespace stmoe {
+namespace {
+
+struct Case {
+  int64_t batch = 2, queries = 5, keys = 5, heads = 2, width = 4;
+  bool has_bias = true;
+  std::vector<int32_t> query_segments = {}, key_segments = {};  // of every sequence, row by row
+  bool is_causal = false;
+  int64_t query_offset = 0;
+  double dropout = 0;
+  bool is_dropout_shared = true;
+  int64_t first_row = 0;
+
+  int64_t first_relative() const { return -(queries - 1 + query_offset) - 1; }  // one to spare
+  int64_t num_relative() const { return queries + keys + 1; }
+  std::string name() const {
+    return format(
+        "attention b{} q{} k{} h{} d{} bias {} segments {} causal {} offset {} dropout {} {}",
+        batch, queries, keys, heads, width, has_bias, query_segments.size(), is_causal,
+        query_offset, dropout, is_dropout_shared);
+  }
+  AttentionOptions options() const {
+    AttentionOptions options;
+    if (!query_segments.empty()) {
+      options.query_segments_BQ = Tensor::from({batch, queries}, query_segments);
+      options.key_segments_BK = Tensor::from({batch, keys}, key_segments);
+    }
+    options.is_causal = is_causal;
+    options.query_offset = query_offset;
+    options.dropout = {dropout, RandomKey{11}, -1, first_row};
+    options.is_dropout_shared = is_dropout_shared;
+    return options;
+  }
+  bool is_visible(int64_t b, int64_t q, int64_t k) const {
+    if (is_causal && k > q + query_offset) return false;
+    if (query_segments.empty()) return true;
+    const int32_t id = key_segments[static_cast<size_t>(b * keys + k)];
+    return id != 0 && id == query_segments[static_cast<size_t>(b * queries + q)];
+  }
+  // What dropout makes of a weight of one.
+  double kept(int64_t b, int64_t h, int64_t q, int64_t k) const {
+    if (dropout == 0) return 1;
+    const int64_t head = (first_row + b) * heads + h;
+    const int64_t index = is_dropout_shared ? head * keys + k : (head * queries + q) * keys + k;
+    const double u = random_uniform(RandomKey{11}, static_cast<uint64_t>(index));
+    return u < dropout ? 0 : 1 / (1 - dropout);
+  }
+};
+
+std::vector<double> reference(const Case& c, const test::OpValues& x) {
+  const auto at = [&](const std::vector<double>& v, int64_t length, int64_t b, int64_t i, int64_t h,
+                      int64_t d) {
+    return v[static_cast<size_t>(((b * length + i) * c.heads + h) * c.width + d)];
+  };
+  std::vector<double> y(x[0].size(), 0.0), weights(static_cast<size_t>(c.keys));
+  for (int64_t b = 0; b < c.batch; ++b)
+    for (int64_t h = 0; h < c.heads; ++h)
+      for (int64_t q = 0; q < c.queries; ++q) {
+        double most = -std::numeric_limits<double>::infinity(), total = 0;
+        for (int64_t k = 0; k < c.keys; ++k) {
+          double score = 0;
+          for (int64_t d = 0; d < c.width; ++d)
+            score += at(x[0], c.queries, b, q, h, d) * at(x[1], c.keys, b, k, h, d);
+          if (c.has_bias)
+            score += x[3][static_cast<size_t>(h * c.num_relative() + k - (q + c.query_offset) -
+                                              c.first_relative())];
+          weights[static_cast<size_t>(k)] = c.is_visible(b, q, k) ? score : -INFINITY;
+          most = std::max(most, weights[static_cast<size_t>(k)]);
+        }
+        if (std::isinf(most)) continue;
+        for (double& weight : weights) total += weight = std::exp(weight - most);
+        for (int64_t k = 0; k < c.keys; ++k)
+          for (int64_t d = 0; d < c.width; ++d)
+            y[static_cast<size_t>(((b * c.queries + q) * c.heads + h) * c.width + d)] +=
+                weights[static_cast<size_t>(k)] / total * c.kept(b, h, q, k) *
+                at(x[2], c.keys, b, k, h, d);
+      }
+  return y;
+}
+
+test::OpCase op_case_of(const Case& c) {
+  test::OpCase op_case;
+  op_case.name = c.name();
+  op_case.inputs = {{.shape = {c.batch, c.queries, c.heads, c.width}},
+                    {.shape = {c.batch, c.keys, c.heads, c.width}},
+                    {.shape = {c.batch, c.keys, c.heads, c.width}}};
+  if (c.has_bias)
+    op_case.inputs.push_back(
+        {.shape = {c.heads, c.num_relative()}, .low = -2, .high = 2, .is_weight = true});
+  op_case.call = [c](const test::OpArguments& x) {
+    return attention(x[0], x[1], x[2], c.has_bias ? x[3] : Var(), c.first_relative(), c.options());
+  };
+  op_case.reference = [c](const test::OpValues& x) { return test::OpValues{reference(c, x)}; };
+  // bf16 weights and score gradients are rounded to 8 bits before the second products; the bias
+  // gradient sums them.
+  op_case.tolerance.bf16 = {2e-2, 2e-2};
+  op_case.gradient_tolerance.f32 = {2e-5, 1e-4};
+  op_case.gradient_tolerance.bf16 = {6e-2, 3e-2};
+  return op_case;
+}
+
+void check(const std::vector<Case>& cases) {
+  for (const Case& c : cases) test::check_op(op_case_of(c));
+}
+
+// Sequence b: segments of lengths 3, 4, ... and then padding of b positions.
+std::vector<int32_t> packed_segments(int64_t batch, int64_t length) {
+  std::vector<int32_t> ids;
+  for (int64_t b = 0; b < batch; ++b) {
+    int32_t id = 1;
+    int64_t left = 3;
+    for (int64_t i = 0; i < length; ++i) {
+      if (left-- == 0) {
+        left = 2 + ++id;
+      }
+      ids.push_back(i >= length - b ? 0 : id);
+    }
+  }
+  return ids;
+}
+
+}  // namespace
+
+TEST_CASE("attention is the softmax of scores and bias times the values", "[ops][attention]") {
+  check(
+      {{}, {.has_bias = false}, {.queries = 7, .keys = 4}, {.queries = 6, .keys = 70, .width = 3}});
+}
+
+TEST_CASE("attention of sizes around one, a register tile and a panel", "[ops][attention]") {
+  for (int64_t size : {1, 3, 17, 65})
+    check({{.batch = 1, .queries = size, .keys = size, .heads = 1, .width = 5},
+           {.batch = 1, .queries = 7, .keys = size, .heads = 2, .width = 1},
+           {.batch = 1, .queries = size, .keys = 9, .heads = 1, .width = 65}});
+  check({{.batch = 0}, {.queries = 0}, {.keys = 0, .has_bias = false}, {.heads = 0}});
+}
+
+TEST_CASE("causal attention sees no later key", "[ops][attention]") {
+  check({{.queries = 9, .keys = 9, .is_causal = true},
+         {.batch = 1, .queries = 67, .keys = 67, .is_causal = true},
+         {.queries = 5, .keys = 12, .is_causal = true, .query_offset = 7},
+         {.queries = 6, .keys = 3, .is_causal = true},
+         {.batch = 1,
+          .queries = 55,
+          .keys = 130,
+          .heads = 1,
+          .is_causal = true,
+          .query_offset = 60}});
+}
+
+TEST_CASE("attention stays within segments and gives zero to padding", "[ops][attention]") {
+  for (bool is_causal : {false, true}) {
+    Case c{.batch = 3, .queries = 11, .keys = 11, .is_causal = is_causal};
+    c.query_segments = c.key_segments = packed_segments(3, 11);
+    Case longer{.batch = 2, .queries = 130, .keys = 130, .heads = 1, .is_causal = is_causal};
+    longer.query_segments = longer.key_segments = packed_segments(2, 130);
+    check({c, longer});
+  }
+  Case cross{.batch = 3, .queries = 8, .keys = 14};
+  cross.query_segments = packed_segments(3, 8);
+  cross.key_segments = packed_segments(3, 14);
+  check({cross});
+}
+
+TEST_CASE("a query that sees no key gives zeros and passes no gradient", "[ops][attention]") {
+  for (int64_t queries : {2, 6}) {
+    Case c{.batch = 1, .queries = queries, .keys = 6};
+    c.query_segments.assign(static_cast<size_t>(queries), 1);
+    c.query_segments[1] = 0;
+    c.key_segments = {1, 1, 0, 1, 1, 0};
+    check({c});
+    c.key_segments = {2, 2, 0, 2, 2, 0};  // no query sees anything
+    const Var x = Var::leaf(Tensor::full({1, queries, 2, 4}, DType::f32, 3e38));
+    const Var kv = Var::leaf(Tensor::full({1, 6, 2, 4}, DType::f32, 1));
+    const Var y = attention(x, kv, kv, Var(), 0, c.options());
+    backward({y}, {Tensor::full(y.shape(), DType::f32, 1)});
+    for (const Tensor& zero : {y.value(), x.grad(), kv.grad()})
+      test::require_close(zero, Tensor::zeros(zero.shape(), DType::f32), test::Tolerance::exact());
+  }
+}
+
+TEST_CASE("attention drops the same weights forward and backward", "[ops][attention]") {
+  for (bool is_shared : {true, false}) {
+    Case c{
+        .queries = 9, .keys = 13, .dropout = 0.3, .is_dropout_shared = is_shared, .first_row = 5};
+    Case few = c, packed = c, longer = c;
+    few.queries = 2;
+    packed.keys = packed.queries;
+    packed.query_segments = packed.key_segments = packed_segments(2, 9);
+    packed.is_causal = true;
+    longer.batch = longer.heads = 1;
+    longer.queries = 53;
+    longer.keys = 131;
+    check({c, few, packed, longer});
+  }
+}
+
+TEST_CASE("dropped attention weights depend on the global row only", "[ops][attention]") {
+  for (bool is_shared : {true, false}) {
+    Case whole{.batch = 3, .queries = 6, .keys = 6, .dropout = 0.5, .is_dropout_shared = is_shared};
+    Case last = whole;
+    last.batch = 1;
+    last.first_row = 2;
+    const Tensor x = Tensor::full({3, 6, 2, 4}, DType::f32, 0.5), none;
+    const Var all(x), one(x.slice(0, 2, 3));
+    const Tensor y = attention(all, all, all, Var(), 0, whole.options()).value();
+    test::require_same_bits(attention(one, one, one, Var(), 0, last.options()).value(),
+                            y.slice(0, 2, 3).contiguous());
+  }
+}
+
+TEST_CASE("attention over several blocks of keys", "[ops][attention][slow]") {
+  Case c{.batch = 1, .queries = 50, .keys = 1100, .heads = 1, .width = 8};
+  Case causal{.batch = 1, .queries = 100, .keys = 700, .heads = 1, .width = 8, .is_causal = true};
+  causal.query_offset = 560;
+  Case dropped = c;
+  dropped.dropout = 0.2;
+  dropped.is_dropout_shared = false;
+  Case packed{.batch = 1, .queries = 600, .keys = 600, .heads = 1, .width = 4};
+  packed.query_segments = packed.key_segments = packed_segments(1, 600);
+  packed.query_segments[599] =
+      packed.key_segments[0];  // sees a distant key: several blocks, the last empty
+  check({c, causal, dropped, packed});
+}
+
+TEST_CASE("decoding one query at a time gives the rows of the whole attention",
+          "[ops][attention]") {
+  Case c{.batch = 2, .queries = 9, .keys = 9, .heads = 3, .width = 16, .is_causal = true};
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    const auto draw = [&](int64_t seed) {
+      Tensor x = Tensor::empty({2, 9, 3, 16}, DType::f32);
+      for (int64_t i = 0; i < x.numel(); ++i)
+        x.data<float>()[i] = random_uniform(RandomKey{7}.fold(static_cast<uint64_t>(seed)),
+                                            static_cast<uint64_t>(i)) -
+                             0.5f;
+      return x.to(dtype);
+    };
+    const Tensor query = draw(1), key = draw(2), value = draw(3);
+    const Var bias(Tensor::full({3, 20}, DType::f32, 0.25));
+    const Tensor y = attention(Var(query), Var(key), Var(value), bias, -10, c.options()).value();
+    for (int64_t q = 0; q < 9; ++q) {
+      AttentionOptions options;
+      options.is_causal = true;
+      options.query_offset = q;
+      const Tensor row = attention(Var(query.slice(1, q, q + 1)), Var(key.slice(1, 0, q + 1)),
+                                   Var(value.slice(1, 0, q + 1)), bias, -10, options)
+                             .value();
+      test::require_close(row, y.slice(1, q, q + 1).contiguous(), test::Tolerance::of(dtype));
+    }
+  }
+}
+
+TEST_CASE("attention keeps huge scores apart without overflow", "[ops][attention]") {
+  const Var query = Var::leaf(Tensor::from<float>({1, 5, 1, 1}, {1e4f, -1e4f, 0, 1, 1e4f}));
+  const Var key(Tensor::from<float>({1, 2, 1, 1}, {1e4f, -1e4f}));
+  const Var value(Tensor::from<float>({1, 2, 1, 1}, {3, 5}));
+  const Var y = attention(query, key, value, Var(), 0, {});
+  test::require_close(y.value(), {3, 5, 4, 3, 3}, test::Tolerance::of(DType::f32));
+  backward({y}, {Tensor::full(y.shape(), DType::f32, 1)});
+  test::require_close(query.grad(), {0, 0, -1e4, 0, 0}, {1e-3, 1e-5});
+}
+
+TEST_CASE("attention names what does not fit", "[ops][attention]") {
+  const Var x(Tensor::zeros({1, 5, 2, 4}, DType::f32));
+  AttentionOptions options;
+  options.query_segments_BQ = Tensor::zeros({1, 5}, DType::i32);
+  REQUIRE_THROWS_WITH(attention(x, x, x, Var(), 0, options), Catch::Contains("both or not at all"));
+  options.key_segments_BK = Tensor::zeros({1, 4}, DType::i32);
+  REQUIRE_THROWS_WITH(attention(x, x, x, Var(), 0, options),
+                      Catch::Contains("key segments are i32 [1, 4], expected i32 [1, 5]"));
+  REQUIRE_THROWS_WITH(attention(x, x, x, Var(Tensor::zeros({2, 9}, DType::f32)), -3, {}),
+                      Catch::Contains("bias covers relative positions [-3, 5]"));
+  REQUIRE_NOTHROW(attention(x, x, x, Var(Tensor::zeros({2, 9}, DType::f32)), -4, {}));
+}
+
+}  // namespace stmoe
