@@ -141,9 +141,9 @@ void Corpus::read(Range range, std::vector<int32_t>& tokens) const {
     read_as<uint32_t>(range, tokens);
 }
 
-CorpusWriter::CorpusWriter(const Path& path, const Vocabulary& vocabulary)
+CorpusWriter::CorpusWriter(const Path& path, const Vocabulary& vocabulary, const Path& temporary)
     : path_(path),
-      temporary_(temporary_path(path)),
+      temporary_(temporary.empty() ? temporary_path(path) : temporary),
       file_(Hdf5File::create(temporary_)),
       tokens_(file_.create_dataset("tokens",
                                    vocabulary.size() > 65536 ? ElementType::u32 : ElementType::u16,

@@ -66,7 +66,8 @@ class Corpus {
 // nothing remains.
 class CorpusWriter {
  public:
-  CorpusWriter(const Path& path, const Vocabulary& vocabulary);
+  // `temporary`, when given, is that name; it must be on the same file system.
+  CorpusWriter(const Path& path, const Vocabulary& vocabulary, const Path& temporary = {});
   ~CorpusWriter();
   CorpusWriter(const CorpusWriter&) = delete;
   CorpusWriter& operator=(const CorpusWriter&) = delete;
@@ -75,6 +76,7 @@ class CorpusWriter {
   void append(std::span<const int32_t> tokens, uint64_t text_bytes);
   uint64_t num_documents() const { return num_documents_; }
   uint64_t num_tokens() const { return num_tokens_; }
+  uint64_t text_bytes() const { return text_bytes_; }
   // Flushes everything to disk and renames. Throws InputError when there is no document.
   void finish();
 
