@@ -130,7 +130,7 @@ void run_primitive(const Primitive& primitive, const MatrixView& c, const Matrix
 
 void tile_of_product(const MatrixView& c, const MatrixView& a, const MatrixView& b,
                      bool accumulate) {
-  if (c.dtype != DType::f64) {
+  if (c.dtype != DType::f64 && a.cols > 0) {
     auto primitive = find_primitive({layout_of(c), layout_of(a), layout_of(b), accumulate});
     if (primitive->matmul) return run_primitive(*primitive, c, a, b);
   }
@@ -166,13 +166,13 @@ int64_t pieces_of(int64_t size, int64_t pieces, int64_t multiple) {
   return std::min(size, (each + multiple - 1) / multiple * multiple);
 }
 
-// About 16 tiles, or fewer so that none is under 50 MFLOP. B is packed once per tile by the
+// About 16 tiles, or fewer so that none is under 20 MFLOP. B is packed once per tile by the
 // library, and A too when it is transposed: tiles are cut along rows first, and not below 128 rows
 // (256 for a transposed A) or 256 columns.
 Tiling tiling_of(const MatrixView& c, const MatrixView& a) {
   const double flops = 2.0 * static_cast<double>(c.batch) * static_cast<double>(c.rows) *
                        static_cast<double>(c.cols) * static_cast<double>(a.cols);
-  const auto wanted = static_cast<int64_t>(std::clamp(flops / 5e7, 1.0, 16.0));
+  const auto wanted = static_cast<int64_t>(std::clamp(flops / 2e7, 1.0, 16.0));
   const bool is_transposed = a.row_stride == 1 && a.rows > 1;
   const int64_t least_rows = is_transposed ? 256 : 128, least_cols = 512;
   int64_t row_pieces = 1, col_pieces = 1;
