@@ -48,6 +48,7 @@ void run_command(int argc, char** argv, const ProgramInfo& info,
     std::fputs(parsed.output.c_str(), stdout);
     return;
   }
+  report_file_size_limit_as_error();
   set_log_level(parse_log_level(flags.log_level));
   if (flags.threads) set_num_threads(static_cast<int>(*flags.threads));
   const DeviceChoice device = choose_device(flags.device);

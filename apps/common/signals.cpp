@@ -33,4 +33,6 @@ void stop_on_signals(StopRequest& request) {
                 errno_text(errno));
 }
 
+void report_file_size_limit_as_error() { std::signal(SIGXFSZ, SIG_IGN); }
+
 }  // namespace stmoe

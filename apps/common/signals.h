@@ -11,4 +11,8 @@ namespace stmoe {
 // for the program).
 void stop_on_signals(StopRequest& request);
 
+// A file that may not grow further (`ulimit -f`) is then a failed write with its message, not the
+// end of the process.
+void report_file_size_limit_as_error();
+
 }  // namespace stmoe

@@ -2,8 +2,11 @@
 // Runs the built executables, and a folder for their files.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "lib/base/files.h"
 
@@ -11,6 +14,7 @@ namespace stmoe {
 
 struct ProcessOutcome {
   int exit_code = -1;  // -1: ended by a signal
+  int signal = 0;      // which
   std::string output, errors;
 };
 
@@ -31,6 +35,34 @@ class TestFolder {
 
  private:
   Path path_;
+};
+
+// A program that runs beside the test. One that is still running at the end is killed.
+class RunningProcess {
+ public:
+  struct Options {
+    std::string input;                       // standard input
+    std::optional<int64_t> file_size_limit;  // bytes that a file may grow to: a full disk for one
+                                             // process
+    std::vector<std::string> environment;    // "NAME=value", added to the test's own
+  };
+  RunningProcess(const std::string& program, const std::vector<std::string>& arguments,
+                 const Options& options);
+  RunningProcess(const std::string& program, const std::vector<std::string>& arguments)
+      : RunningProcess(program, arguments, Options{}) {}
+  ~RunningProcess();
+
+  void send(int signal) const;
+  // Waits until the program has written `text` to standard error; false when it ended first.
+  bool wait_for_text(const std::string& text);
+  ProcessOutcome wait();
+
+ private:
+  bool has_ended();
+
+  TestFolder folder_;
+  pid_t child_ = -1;
+  std::optional<int> status_;
 };
 
 }  // namespace stmoe
