@@ -51,7 +51,9 @@ std::string truncation_text(std::string_view text) {
 std::unique_lock<std::recursive_mutex> lock_hdf5() {
   static std::recursive_mutex mutex;
   std::unique_lock lock(mutex);
-  static const bool is_silent = H5open() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  // A thread-safe build of HDF5 has an error stack for each thread.
+  thread_local const bool is_silent =
+      H5open() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
   if (!is_silent) throw BugError("hdf5: the library cannot be started");
   return lock;
 }
