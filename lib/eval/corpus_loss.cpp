@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/eval/corpus_loss.h"
+
+#include <cmath>
+
+#include "lib/autograd/tape.h"
+#include "lib/base/log.h"
+#include "lib/ops/cross_entropy.h"
+#include "lib/ops/reshape.h"
+#include "lib/tensor/arena.h"
+
+namespace stmoe {
+namespace {
+
+double mean_dropped_fraction(const std::vector<LayerRouting>& layers) {
+  double sum = 0;
+  for (const LayerRouting& layer : layers) sum += layer.statistics.dropped_fraction;
+  return layers.empty() ? 0 : sum / static_cast<double>(layers.size());
+}
+
+void add_batch(CorpusLoss& total, const EncoderDecoder& model, const Batch& batch, DType compute) {
+  NoGradScope no_grad;
+  ForwardContext context;
+  context.compute = compute;
+  const ModelOutputs outputs = model.forward({batch.encoder_tokens_BL, batch.encoder_segments_BL,
+                                              batch.decoder_inputs_BT, batch.decoder_segments_BT},
+                                             context);
+  const Var logits_NV = reshape(outputs.logits_BTV, {-1, outputs.logits_BTV.dim(2)});
+  const CrossEntropy loss = cross_entropy(logits_NV, batch.targets_BT.reshape({-1}), {});
+  const int64_t rows = batch.targets_BT.dim(0);
+  total.dropped_fraction += static_cast<double>(rows) * mean_dropped_fraction(outputs.routing);
+  total.num_sequences += rows;
+  total.num_targets += loss.num_targets;
+  total.cross_entropy += loss.cross_entropy;
+}
+
+}  // namespace
+
+double CorpusLoss::loss() const { return cross_entropy / static_cast<double>(num_targets); }
+double CorpusLoss::perplexity() const { return std::exp(loss()); }
+
+CorpusLoss corpus_loss(const EncoderDecoder& model, ValidationSource& source, DType compute) {
+  CorpusLoss total;
+  StepArena arena;
+  while (const auto batch = source.next()) {
+    ArenaStep step(arena, "evaluate");
+    add_batch(total, model, *batch, compute);
+    step.finish();
+    if (total.num_targets > 0)
+      show_progress_line(format("{} sequences  loss {:.4f}", total.num_sequences, total.loss()));
+  }
+  show_progress_line("");
+  if (total.num_targets == 0) throw InputError("the corpus holds no text to predict");
+  total.dropped_fraction /= static_cast<double>(total.num_sequences);
+  return total;
+}
+
+}  // namespace stmoe
