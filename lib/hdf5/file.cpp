@@ -43,10 +43,10 @@ void use_driver(Hdf5OpenFile& file, const Hdf5Handle& properties) {
 
 [[noreturn]] void fail_to_open(const Path& path, Hdf5Access access) {
   detail::Hdf5Reason reason = detail::last_hdf5_reason();
-  bool is_denied = reason.system_error == EACCES || reason.system_error == EROFS;
+  bool is_denied = reason.system_error == EACCES || reason.system_error == EROFS ||
+                   reason.system_error == EWOULDBLOCK;
   if (access == Hdf5Access::read_write && is_denied)
-    throw StorageError(format("{}: cannot be opened for writing ({}); check permissions",
-                              path.string(), reason.text));
+    throw StorageError(format("{}: cannot be opened for writing ({})", path.string(), reason.text));
   throw InputError(format("{}: cannot be read ({})", path.string(), reason.text));
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <charconv>
 #include <vector>
 
@@ -62,7 +63,9 @@ Hdf5Reason last_hdf5_reason() {
   std::vector<std::string> stack;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect, &stack);  // the innermost error first
   for (const std::string& text : stack) {
-    if (int code = errno_in(text)) return {errno_text(code), code};
+    int code = errno_in(text);
+    if (code == EWOULDBLOCK) return {"another process has the file open", code};
+    if (code != 0) return {errno_text(code), code};
   }
   for (const std::string& text : stack) {
     auto has = [&](std::string_view part) { return text.find(part) != std::string::npos; };

@@ -48,16 +48,35 @@ void push_error(const char* what) {
            "%s: errno = %d", what, errno);
 }
 
+// False, with an error pushed, when another process (or descriptor) holds the file. A file system
+// without locks is fine.
+bool try_lock(int descriptor, int kind) {
+  if (::flock(descriptor, kind | LOCK_NB) == 0 || errno != EWOULDBLOCK) return true;
+  push_error("unable to lock file");
+  return false;
+}
+
+// Replacing a file must not cut it short under another process that is writing it: lock first.
+bool lock_and_truncate(int descriptor) {
+  if (!try_lock(descriptor, LOCK_EX)) return false;
+  if (::ftruncate(descriptor, 0) == 0) return true;
+  push_error("unable to truncate file");
+  return false;
+}
+
 H5FD_t* open_file(const char* name, unsigned flags, hid_t access_properties, haddr_t) {
   int mode = flags & H5F_ACC_RDWR ? O_RDWR : O_RDONLY;
-  if (flags & H5F_ACC_TRUNC) mode |= O_TRUNC;
   if (flags & H5F_ACC_CREAT) mode |= O_CREAT;
   if (flags & H5F_ACC_EXCL) mode |= O_EXCL;
   int descriptor = ::open(name, mode | O_CLOEXEC, 0666);
   struct stat status {};
-  if (descriptor < 0 || ::fstat(descriptor, &status) != 0) {
+  if (descriptor < 0) {
     push_error("unable to open file");
-    if (descriptor >= 0) ::close(descriptor);
+    return nullptr;
+  }
+  if (((flags & H5F_ACC_TRUNC) && !lock_and_truncate(descriptor)) ||
+      ::fstat(descriptor, &status) != 0) {
+    ::close(descriptor);
     return nullptr;
   }
   auto* file = new DriverFile{};
@@ -157,11 +176,7 @@ herr_t truncate_file(H5FD_t* base, hid_t, hbool_t) {
 }
 
 herr_t lock_file(H5FD_t* base, hbool_t is_writing) {
-  int kind = (is_writing ? LOCK_EX : LOCK_SH) | LOCK_NB;
-  if (::flock(file_of(base).descriptor, kind) == 0) return 0;
-  if (errno != EWOULDBLOCK) return 0;  // a file system without locks
-  push_error("another process has the file open");
-  return -1;
+  return try_lock(file_of(base).descriptor, is_writing ? LOCK_EX : LOCK_SH) ? 0 : -1;
 }
 
 herr_t unlock_file(H5FD_t* base) {

@@ -4,6 +4,9 @@
 #include <fstream>
 
 #include <catch2/catch.hpp>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "lib/base/error.h"
 #include "lib/hdf5/file.h"
@@ -148,6 +151,26 @@ TEST_CASE("a full disk at any moment is one storage error, and the library goes 
     write_example(path);  // there is room again
     CHECK(Hdf5File::open(path).dataset("group/x").values<float>()[4095] == 1.5f);
   }
+}
+
+TEST_CASE("a file that another process is writing is left alone", "[hdf5]") {
+  TemporaryFolder folder;
+  const Path path = folder / "a.h5";
+  write_example(path);
+  const std::string whole = read_file(path);
+  const int other =
+      ::open(path.c_str(), O_RDWR);  // a lock of another description: as another process
+  REQUIRE(::flock(other, LOCK_EX) == 0);
+  CHECK_THAT(text_of<StorageError>([&] { Hdf5File::create(path); }),
+             Contains("a.h5: cannot be created (another process has the file open)"));
+  CHECK_THAT(text_of<StorageError>([&] { Hdf5File::open(path, Hdf5Access::read_write); }),
+             EndsWith("a.h5: cannot be opened for writing (another process has the file open)"));
+  CHECK_THAT(text_of<InputError>([&] { Hdf5File::open(path); }),
+             EndsWith("a.h5: cannot be read (another process has the file open)"));
+  ::close(other);
+  bool is_untouched = read_file(path) == whole;
+  CHECK(is_untouched);
+  CHECK_NOTHROW(Hdf5File::open(path, Hdf5Access::read_write));
 }
 
 TEST_CASE("an abandoned file closes without a word", "[hdf5]") {
