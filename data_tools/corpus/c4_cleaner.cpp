@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "data_tools/input/utf8.h"
+#include "lib/base/utf8.h"
 
 namespace stmoe {
 namespace {

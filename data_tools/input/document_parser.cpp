@@ -5,8 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data_tools/input/utf8.h"
 #include "lib/base/error.h"
+#include "lib/base/utf8.h"
 
 namespace stmoe {
 namespace {

@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include "lib/base/log.h"
+#include "lib/base/utf8.h"
 #include "lib/eval/greedy.h"
 
 namespace stmoe {
@@ -65,6 +66,9 @@ void generate(const LoadedModel& loaded, std::istream& input, const std::string&
   std::string line;
   for (int64_t number = 1; std::getline(input, line); ++number) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (const size_t bad = find_invalid_utf8(line); bad != std::string::npos)
+      throw InputError(
+          format("{}:{}: byte {} is not UTF-8; convert the text first (iconv)", name, number, bad));
     lines.push_back(line);
     if (static_cast<int64_t>(lines.size()) == options.batch_lines) flush();
   }
