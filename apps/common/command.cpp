@@ -20,11 +20,22 @@ class Command::Parser {
   // Only the parser of the program uses `owned_`; a subcommand's belongs to its parent's.
   CLI::App owned_;
   CLI::App& app_;
-  std::string examples_;
+  std::vector<std::string> examples_;
   std::vector<std::unique_ptr<Command>> subcommands_;
   std::function<void(const ProgramContext&)> body_;
 
   static Parser& of(Command& command) { return *command.parser_; }
+
+  // Shown under the help of a command: its own examples and those of its subcommands.
+  void show_examples() {
+    std::vector<std::string> lines = examples_;
+    for (const auto& subcommand : subcommands_) {
+      subcommand->parser_->show_examples();
+      const auto& more = subcommand->parser_->examples_;
+      lines.insert(lines.end(), more.begin(), more.end());
+    }
+    if (!lines.empty()) app_.footer(format("Example:\n  {}", fmt::join(lines, "\n  ")));
+  }
 
   // The innermost command that was chosen.
   Parser& chosen() {
@@ -145,10 +156,7 @@ void Command::add(const std::string& name, ArgumentValue value, const std::strin
                                          : CLI::MultiOptionPolicy::TakeLast);
 }
 
-void Command::example(const std::string& line) {
-  parser_->examples_ += (parser_->examples_.empty() ? "Example:\n  " : "\n  ") + line;
-  parser_->app_.footer(parser_->examples_);
-}
+void Command::example(const std::string& line) { parser_->examples_.push_back(line); }
 
 Command& Command::subcommand(const std::string& name, const std::string& help) {
   CLI::App* app = parser_->app_.add_subcommand(name, help);
@@ -174,6 +182,10 @@ ParsedCommand parse_arguments(Command& command, int argc, const char* const* arg
   Command::Parser& parser = Command::Parser::of(command);
   // A program that does something by itself needs no subcommand.
   if (parser.body_) parser.app_.require_subcommand(0, 1);
+  parser.show_examples();
+  auto fail = [&](const std::string& text) {
+    throw UsageError(format("{}\nsee {} --help", text, parser.app_.get_name()));
+  };
   try {
     parser.app_.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -182,11 +194,14 @@ ParsedCommand parse_arguments(Command& command, int argc, const char* const* arg
     return {{}, parser.app_.help("", CLI::AppFormatMode::All)};
   } catch (const CLI::CallForVersion& version) {
     return {{}, std::string(version.what()) + "\n"};
-  } catch (const CLI::ExtrasError&) {
-    throw UsageError(format("{}\nsee {} --help", describe_extras(parser.app_, parser.chosen().app_),
-                            parser.app_.get_name()));
   } catch (const CLI::ParseError& error) {
-    throw UsageError(format("{}\nsee {} --help", error.what(), parser.app_.get_name()));
+    // A subcommand that does not exist is also reported as a missing one.
+    const bool is_unknown_command = dynamic_cast<const CLI::RequiredError*>(&error) &&
+                                    !parser.subcommands_.empty() && &parser.chosen() == &parser &&
+                                    !parser.app_.remaining(true).empty();
+    if (is_unknown_command || dynamic_cast<const CLI::ExtrasError*>(&error))
+      fail(describe_extras(parser.app_, parser.chosen().app_));
+    fail(error.what());
   }
   return {parser.chosen().body_, ""};
 }

@@ -67,6 +67,7 @@ int report(ExitCode code, const std::string& text) {
   show_progress_line("");
   std::fflush(stdout);
   std::string lines = code == ExitCode::interrupted ? text : "error: " + text;
+  while (lines.ends_with('\n')) lines.pop_back();
   for (size_t at = 0; (at = lines.find('\n', at)) != std::string::npos; ++at)
     lines.insert(at + 1, "       ");  // further lines stand under the first
   std::fprintf(stderr, "%s\n", lines.c_str());
