@@ -72,9 +72,16 @@ AttentionHead<T> head_of(const AttentionInputs& in, const Tensor& y, const Tenso
   return head;
 }
 
+// So many heads that waking a thread for them pays.
+int64_t heads_at_once(const Sizes& n) {
+  constexpr int64_t kLeastWork = 1 << 16;
+  return std::max<int64_t>(1, kLeastWork / std::max<int64_t>(1, n.queries * n.keys * n.width));
+}
+
 void forward_cpu(const Tensor& y_BQHK, const Tensor& statistics_BHQ2, const AttentionInputs& in) {
   const Sizes n = sizes_of(in);
-  // With few heads, the queries of a head are shared out too; rows do not depend on how.
+  // With few heads, the queries of a head are shared out too, and several small heads go to one
+  // thread; rows do not depend on how.
   const int64_t heads = n.batch * n.heads, wanted = 4 * num_threads();
   const int64_t parts = heads >= wanted ? 1 : (wanted + heads - 1) / std::max<int64_t>(1, heads);
   const int64_t tiles = num_chunks(n.queries, kQueryTile);
@@ -82,7 +89,7 @@ void forward_cpu(const Tensor& y_BQHK, const Tensor& statistics_BHQ2, const Atte
   const int64_t parts_of_head = num_chunks(n.queries, part);
   visit_floating(y_BQHK.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    parallel_for(heads * parts_of_head, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(heads * parts_of_head, heads_at_once(n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t head = i / parts_of_head, first = i % parts_of_head * part;
         attention_head_forward(
@@ -114,7 +121,7 @@ void backward_cpu(const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue
   visit_floating(y.dtype(), [&](auto tag) {
     using T = decltype(tag);
     using C = Compute<T>;
-    parallel_for(n.batch * n.heads, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(n.batch * n.heads, heads_at_once(n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t b = i / n.heads, h = i % n.heads;
         AttentionHeadGradients<T> gradients;

@@ -145,27 +145,28 @@ class ForwardHead {
 template <class T>
 class DirectQuery {
   using C = Compute<T>;
+  static constexpr int64_t kPanelKeys = kPanel<typename PackedOf<T>::type>;
 
  public:
   DirectQuery(const AttentionHead<T>& head, int64_t begin, int64_t end)
       : head_(head), padded_(head, begin, end, scratch_) {
     width_ = round_up(head.width, kLanes<C>);
     query_ = scratch_.take<C>(width_);
-    row_ = scratch_.take<C>(width_);
     sums_ = scratch_.take<C>(width_);
+    row_ = scratch_.take<T>(width_);
+    std::fill_n(row_, width_, T{});
     scores_ = scratch_.take<C>(padded_.padded_keys);
     bits_ = scratch_.take<uint32_t>(padded_.padded_keys);
   }
 
   void run(int64_t query) {
     const KeyRange range = visible_keys(head_, query, query + 1);
-    const int64_t begin =
-        range.begin / kPanel<typename PackedOf<T>::type> * kPanel<typename PackedOf<T>::type>;
-    const int64_t count =
-        range.empty() ? 0 : round_up(range.end - begin, kPanel<typename PackedOf<T>::type>);
-    widen(query_, head_.query[query]);
-    for (int64_t i = 0; i < count; ++i)
-      scores_[i] = begin + i < head_.keys ? dot(head_.key[begin + i]) : C{0};
+    const int64_t begin = range.begin / kPanelKeys * kPanelKeys;
+    const int64_t count = range.empty() ? 0 : round_up(range.end - begin, kPanelKeys);
+    const int64_t seen = std::min(count, head_.keys - begin);
+    for (int64_t i = 0; i < width_; i += kLanes<C>)
+      store(query_ + i, load_wide(padded_row(head_.query[query]) + i));
+    for (int64_t i = 0; i < seen; i += kLanes<C>) dot_keys(begin, i, seen - 1);
     const QueryRow<T> row(head_, padded_, query, begin, count, scores_, bits_);
     Vector<C> most = broadcast(-std::numeric_limits<C>::infinity());
     for (int64_t i = 0; i < count; i += kLanes<C>) {
@@ -174,45 +175,59 @@ class DirectQuery {
       store(scores_ + i, s);
     }
     const C maximum = max_of<C>(most);
-    const Vector<C> shift = broadcast(std::isinf(maximum) && maximum < 0 ? C{0} : maximum);
+    const Vector<C> shift = broadcast(maximum == kNone ? C{0} : maximum);
     Vector<C> total{};
     for (int64_t i = 0; i < count; i += kLanes<C>) {
       const Vector<C> weight = vector_exp(load(scores_ + i) - shift);
       total += weight;
       store(scores_ + i, row.dropped(weight, i, head_.dropout.threshold));
     }
-    mix_values(begin, std::min(count, head_.keys - begin));
+    if (padded_.kept)
+      for (int64_t i = 0; i < seen; ++i) scores_[i] *= padded_.kept[begin + i];
+    for (int64_t i = 0; i < width_; i += 4 * kLanes<C>) mix_values(begin, seen, i);
     write(query, maximum, sum_of<C>(total));
   }
 
  private:
-  void widen(C* out, const T* row) const {
-    for (int64_t i = 0; i < head_.width; ++i) out[i] = static_cast<C>(row[i]);
-    std::fill(out + head_.width, out + width_, C{0});
+  static constexpr C kNone = -std::numeric_limits<C>::infinity();
+
+  // The row itself, or a copy with zeros up to a whole vector.
+  const T* padded_row(const T* row) {
+    if (head_.width == width_) return row;
+    std::copy_n(row, head_.width, row_);
+    return row_;
   }
 
-  C dot(const T* row) {
-    const C* wide = row_;
-    if constexpr (std::is_same_v<T, C>) {
-      if (head_.width == width_)
-        wide = row;
-      else
-        widen(row_, row);
-    } else {
-      widen(row_, row);
+  // Scores of a vector of keys; beyond the last one, of the last.
+  void dot_keys(int64_t begin, int64_t first, int64_t last) {
+    Vector<C> sums[kLanes<C>];
+    for (int j = 0; j < kLanes<C>; ++j) {
+      const T* key = padded_row(head_.key[begin + std::min(first + j, last)]);
+      Vector<C> sum = load(query_) * load_wide(key);
+      for (int64_t i = kLanes<C>; i < width_; i += kLanes<C>)
+        sum += load(query_ + i) * load_wide(key + i);
+      sums[j] = sum;
     }
-    Vector<C> sum{};
-    for (int64_t i = 0; i < width_; i += kLanes<C>) sum += load(query_ + i) * load(wide + i);
-    return sum_of<C>(sum);
+    store(scores_ + first, sums_of<C>(sums));
   }
 
-  void mix_values(int64_t begin, int64_t count) {
-    std::fill_n(sums_, width_, C{0});
-    for (int64_t i = 0; i < count; ++i) {
-      const C weight = padded_.kept && !padded_.kept[begin + i] ? C{0} : scores_[i];
-      const T* value = head_.value[begin + i];
-      for (int64_t j = 0; j < head_.width; ++j) sums_[j] += weight * static_cast<C>(value[j]);
+  // Up to four vectors of the weighted sum of values, from element `at` on.
+  void mix_values(int64_t begin, int64_t seen, int64_t at) {
+    Vector<C> sums[4] = {};
+    const int64_t vectors = std::min<int64_t>(4, (width_ - at) / kLanes<C>);
+    for (int64_t i = 0; i < seen; ++i) {
+      const T* value = padded_row(head_.value[begin + i]) + at;
+      const Vector<C> weight = broadcast(scores_[i]);
+      if (vectors == 4) {
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) sums[v] += weight * load_wide(value + v * kLanes<C>);
+      } else {
+#pragma GCC unroll 3
+        for (int v = 0; v < 3; ++v)
+          if (v < vectors) sums[v] += weight * load_wide(value + v * kLanes<C>);
+      }
     }
+    for (int v = 0; v < vectors; ++v) store(sums_ + at + v * kLanes<C>, sums[v]);
   }
 
   void write(int64_t query, C maximum, C total) {
@@ -229,7 +244,8 @@ class DirectQuery {
   Scratch scratch_;
   PaddedHead<T> padded_;
   int64_t width_;
-  C *query_, *row_, *sums_, *scores_;
+  C *query_, *sums_, *scores_;
+  T* row_;
   uint32_t* bits_;
 };
 

@@ -4,7 +4,10 @@
 // by element.
 #pragma once
 
+#include <bit>
 #include <cstdint>
+
+#include "lib/tensor/dtype.h"
 
 namespace stmoe {
 
@@ -40,6 +43,19 @@ inline Vector<T> broadcast(T value) {
   return Vector<T>{} + value;
 }
 
+// Elements in the type of computation.
+template <class T>
+inline Vector<Compute<T>> load_wide(const T* from) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), aligned(1), may_alias));
+    const auto bits =
+        __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Vector<uint32_t>);
+    return std::bit_cast<Vector<float>>(bits << 16);
+  } else {
+    return load(from);
+  }
+}
+
 template <class T>
 inline T sum_of(Vector<T> v) {
   T lanes[kLanes<T>];
@@ -47,6 +63,23 @@ inline T sum_of(Vector<T> v) {
   for (int width = kLanes<T> / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   return lanes[0];
+}
+// Lane i: the sum over the lanes of vectors[i], of which there are kLanes<T>.
+template <class T>
+inline Vector<T> sums_of(Vector<T>* vectors) {
+  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  Vector<Index> even, odd;
+  for (int i = 0; i < kLanes<T>; ++i) {
+    even[i] = 2 * i;
+    odd[i] = 2 * i + 1;
+  }
+#pragma GCC unroll 8
+  for (int count = kLanes<T>; count > 1; count /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < count / 2; ++i)
+      vectors[i] = __builtin_shuffle(vectors[2 * i], vectors[2 * i + 1], even) +
+                   __builtin_shuffle(vectors[2 * i], vectors[2 * i + 1], odd);
+  return vectors[0];
 }
 template <class T>
 inline T max_of(Vector<T> v) {
