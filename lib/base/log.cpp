@@ -82,6 +82,14 @@ void detach_log_file() {
   log.file.reset();
 }
 
+void log_to_file(LogLevel level, const std::string& text) {
+  LogState& log = state();
+  std::lock_guard lock(log.mutex);
+  if (!log.file) return;
+  log.file->log(spdlog::details::log_msg("stmoe", to_spdlog(level), text));
+  log.file->flush();
+}
+
 bool stderr_is_terminal() {
   static const bool is_terminal = ::isatty(STDERR_FILENO) == 1;
   return is_terminal;

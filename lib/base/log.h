@@ -22,6 +22,8 @@ bool log_enabled(LogLevel level);
 // it cannot be opened.
 void attach_log_file(const std::string& path);
 void detach_log_file();
+// To the attached file alone; nowhere when there is none.
+void log_to_file(LogLevel level, const std::string& text);
 
 // While a progress line is on the terminal, messages first erase it. `text` without a newline;
 // empty ends the line. Does nothing when standard error is not a terminal.

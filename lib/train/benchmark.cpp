@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/train/benchmark.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
+
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/random.h"
@@ -131,14 +131,15 @@ BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
 std::string benchmark_table(const BenchmarkResult& r) {
   const double mib = 1.0 / (1 << 20);
   std::string text = format(
-      "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\nmodel GFLOP/s        {:10.1f}   "
+      "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\nmodel GFLOP/s        {:10.1f} "
+      "  "
       "({:.1f} % of the product peak, {:.1f})\npeak memory, MiB     {:10.0f}   (planned {:.0f})\n\n"
       "{:24} {:>10} {:>10} {:>7}\n",
       r.tokens_per_second, r.seconds_per_step, r.model_flops_per_second * 1e-9,
       100 * r.model_flops_per_second / r.product_peak_flops_per_second,
       r.product_peak_flops_per_second * 1e-9, static_cast<double>(r.peak_memory_bytes) * mib,
-      static_cast<double>(r.planned_memory_bytes) * mib, "op, seconds a step", "forward", "backward",
-      "share");
+      static_cast<double>(r.planned_memory_bytes) * mib, "op, seconds a step", "forward",
+      "backward", "share");
   double rest = r.seconds_per_step;
   auto row = [&](const std::string& name, double forward, double backward) {
     text += format("{:24} {:10.4f} {:10.4f} {:5.1f} %\n", name, forward, backward,

@@ -19,7 +19,8 @@ struct BenchmarkResult {
   std::vector<OpTime> by_op;         // seconds per step, largest first
 };
 
-// `steps` timed steps after a warm-up of two. The recipe needs model.vocabulary_size or vocabulary.model.
+// `steps` timed steps after a warm-up of two. The recipe needs model.vocabulary_size or
+// vocabulary.model.
 BenchmarkResult run_benchmark(const Recipe& recipe, int64_t steps);
 
 // For people, and (contract.md) for programs.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/train/event_file.h"
 
-#include <unistd.h>
-
 #include <bit>
 #include <cerrno>
 #include <chrono>
+
+#include <unistd.h>
 
 #include "lib/base/checksum.h"
 #include "lib/base/error.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalars for TensorBoard. An event file is a sequence of TFRecord frames (length, masked CRC-32C of
-// the length, bytes, masked CRC-32C of the bytes), each an `Event` message of TensorFlow's event.proto,
-// written here in protocol-buffer wire format.
+// Scalars for TensorBoard. An event file is a sequence of TFRecord frames (length, masked CRC-32C
+// of the length, bytes, masked CRC-32C of the bytes), each an `Event` message of TensorFlow's
+// event.proto, written here in protocol-buffer wire format.
 #pragma once
 
 #include <fstream>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// metrics.jsonl and the TensorBoard files of a run: the same numbers in both. Lines are appended whole; when
-// a run resumes at a step, the lines of later steps are removed first, so an interrupted run ends with the
-// bytes of an uninterrupted one (times aside).
+// metrics.jsonl and the TensorBoard files of a run: the same numbers in both. Lines are appended
+// whole; when a run resumes at a step, the lines of later steps are removed first, so an
+// interrupted run ends with the bytes of an uninterrupted one (times aside).
 #pragma once
 
 #include <map>
@@ -18,11 +18,11 @@ struct StepMetrics {
   int64_t step = 0;  // updates done
   double loss = 0;   // cross-entropy per target token, nats
   double load_balance_loss = 0, router_z_loss = 0;
-  double total_loss = 0;        // what was minimised
-  double learning_rate = 0;     // of this step
-  double gradient_norm = 0;     // of this step, before clipping
-  double dropped_fraction = 0;  // of routed tokens, mean over sparse layers
-  double router_entropy = 0;    // nats, mean over sparse layers
+  double total_loss = 0;                        // what was minimised
+  double learning_rate = 0;                     // of this step
+  double gradient_norm = 0;                     // of this step, before clipping
+  double dropped_fraction = 0;                  // of routed tokens, mean over sparse layers
+  double router_entropy = 0;                    // nats, mean over sparse layers
   int64_t target_tokens = 0, input_tokens = 0;  // since the start of the run
   double seconds = 0;                           // of training since the start of the run
   double tokens_per_second = 0;                 // input and target tokens
@@ -40,7 +40,8 @@ struct EvaluationMetrics {
 
 class MetricsLog {
  public:
-  // Opens RUN/metrics.jsonl and RUN/tensorboard; removes what an interrupted run wrote after `step`.
+  // Opens RUN/metrics.jsonl and RUN/tensorboard; removes what an interrupted run wrote after
+  // `step`.
   MetricsLog(const Path& run_directory, int64_t step);
   void write(const StepMetrics& metrics);
   void write(const EvaluationMetrics& metrics);

@@ -105,16 +105,12 @@ void describe(const Recipe& recipe, const Trainer& trainer) {
            recipe.precision.compute, num_threads());
 }
 
-}  // namespace
-
-void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRequest& stop) {
-  make_communicator();  // refuses to run as one of several processes, which would overwrite each other
-  const RunDirectory directory(options.output);
-  const LogScope log(options.output / "log.txt");
+void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData data,
+            const PretrainOptions& options, const StopRequest& stop) {
   const auto from = directory.checkpoint_to_resume(options.resume);
   const int64_t end = options.steps.value_or(recipe.train.steps);
-
-  Trainer trainer(recipe, from ? Trainer::Weights::to_be_restored : Trainer::Weights::initialized);
+  Trainer trainer(recipe, std::move(data),
+                  from ? Trainer::Weights::to_be_restored : Trainer::Weights::initialized);
   if (from) {
     trainer.restore(Checkpoint::open(*from));
     log_info("[train] going on from {}", from->string());
@@ -134,12 +130,27 @@ void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRe
     run.after_step(is_stopping);
     if (is_stopping && trainer.step() < end)
       throw InterruptedError(
-          format("stopped on request after step {}; the checkpoint is saved: run the "
-                 "same command again to go on",
+          format("stopped on request after step {}; the checkpoint is saved: run the same command "
+                 "again to go on",
                  trainer.step()));
   }
   show_progress_line("");
   log_info("[train] done: {} steps in {}", end, options.output.string());
+}
+
+}  // namespace
+
+void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRequest& stop) {
+  make_communicator();  // refuses to be one of several processes, which would overwrite each other
+  TrainingData data = open_training_data(recipe);
+  const RunDirectory directory(options.output);
+  const LogScope log(options.output / "log.txt");
+  try {
+    run_in(directory, recipe, std::move(data), options, stop);
+  } catch (const std::exception& error) {
+    log_to_file(LogLevel::error, error.what());  // the console gets it from the executable
+    throw;
+  }
 }
 
 }  // namespace stmoe

@@ -17,7 +17,8 @@ struct PretrainOptions {
   std::string resume = "auto";   // auto, never, or a directory
 };
 
-// Throws InterruptedError after a requested stop was saved, DivergedError, and what reading and writing throw.
+// Throws InterruptedError after a requested stop was saved, DivergedError, and what reading and
+// writing throw.
 void pretrain(const Recipe& recipe, const PretrainOptions& options, const StopRequest& stop);
 
 }  // namespace stmoe

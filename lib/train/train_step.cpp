@@ -45,25 +45,26 @@ void add_language(StepLosses& losses, const CrossEntropy& loss) {
 
 }  // namespace
 
-StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch,
-                                int64_t step) {
+StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,
+                                const Batch& batch, int64_t step) {
   const int64_t batch_rows = batch.encoder_tokens_BL.dim(0), parts = recipe.train.accumulate;
   STMOE_CHECK(batch_rows % parts == 0, "{} rows in {} micro-batches", batch_rows, parts);
   const int64_t part_rows = batch_rows / parts;
   const double share = 1.0 / static_cast<double>(parts);
-  const double normalizer = recipe.train.loss_normalization == "sum"
-                                ? 1.0
-                                : static_cast<double>(std::max<int64_t>(1, batch.num_target_tokens));
+  const double normalizer =
+      recipe.train.loss_normalization == "sum"
+          ? 1.0
+          : static_cast<double>(std::max<int64_t>(1, batch.num_target_tokens));
   StepLosses losses;
   losses.input_tokens = batch.num_input_tokens;
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t begin = part * part_rows, end = begin + part_rows;
-    const ForwardContext context{
-        .is_training = true,
-        .compute = parse_dtype(recipe.precision.compute),
-        .key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("train").fold(
-            static_cast<uint64_t>(step)),
-        .first_row = begin};
+    ForwardContext context;
+    context.is_training = true;
+    context.compute = parse_dtype(recipe.precision.compute);
+    context.key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("train").fold(
+        static_cast<uint64_t>(step));
+    context.first_row = begin;
     const ModelOutputs outputs = model.forward(inputs_of(batch, begin, end), context);
     const CrossEntropy language =
         language_loss(outputs, rows(batch.targets_BT, begin, end),
@@ -86,9 +87,10 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
 
 StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch) {
   NoGradScope no_grad;
+  ForwardContext context;
+  context.compute = parse_dtype(recipe.precision.compute);
   const ModelOutputs outputs =
-      model.forward(inputs_of(batch, 0, batch.encoder_tokens_BL.dim(0)),
-                    {.is_training = false, .compute = parse_dtype(recipe.precision.compute)});
+      model.forward(inputs_of(batch, 0, batch.encoder_tokens_BL.dim(0)), context);
   StepLosses losses;
   losses.input_tokens = batch.num_input_tokens;
   add_language(losses, language_loss(outputs, batch.targets_BT, {}));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One batch's gradient: forward and backward over its micro-batches. Losses are normalised over the whole batch and random
-// numbers are drawn at global row indices, so the number of micro-batches changes only what the router's groups see.
+// One batch's gradient: forward and backward over its micro-batches. Losses are normalised over the
+// whole batch and random numbers are drawn at global row indices, so the number of micro-batches
+// changes only what the router's groups see.
 #pragma once
 
 #include <string>
@@ -16,15 +17,16 @@ namespace stmoe {
 struct StepLosses {
   double cross_entropy = 0;  // summed over target tokens, nats
   double total_loss = 0;     // what was minimised
-  double load_balance_loss = 0, router_z_loss = 0;    // means over sparse layers, without coefficients
-  double dropped_fraction = 0, router_entropy = 0;    // means over sparse layers
+  double load_balance_loss = 0,
+         router_z_loss = 0;  // means over sparse layers, without coefficients
+  double dropped_fraction = 0, router_entropy = 0;  // means over sparse layers
   int64_t target_tokens = 0, correct_tokens = 0, input_tokens = 0;
   std::vector<LayerRouting> layers;  // of the last micro-batch
 };
 
 // Adds the gradient of the batch's loss to the parameters. `step` counts updates from 0.
-StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch,
-                                int64_t step);
+StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,
+                                const Batch& batch, int64_t step);
 
 // The losses alone, without dropout and with the evaluation capacity.
 StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch);

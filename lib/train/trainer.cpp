@@ -32,32 +32,19 @@ RandomKey key_of(const Recipe& recipe) {
   return RandomKey{static_cast<uint64_t>(recipe.train.seed)};
 }
 
-Vocabulary load_vocabulary(const Recipe& recipe) {
-  if (recipe.vocabulary.model.empty())
-    throw UsageError(
-        "vocabulary.model: not set; name a SentencePiece model (T5's spiece.model, or one made by "
-        "`stmoe-data vocabulary`)");
-  return Vocabulary::load(recipe.vocabulary.model.path());
-}
-
 std::string layer_tag(const char* metric, const LayerRouting& layer) {
   return format("{}/{}", metric, layer.name);
 }
 
 }  // namespace
 
-Trainer::Trainer(const Recipe& recipe, Weights weights)
-    : recipe_(recipe),
-      vocabulary_(load_vocabulary(recipe)),
+Trainer::Trainer(const Recipe& recipe, TrainingData data, Weights weights)
+    : recipe_(complete(recipe, data.vocabulary)),
+      data_(std::move(data)),
       store_(key_of(recipe).fold("weights"), DType::f32,
              weights == Weights::initialized ? ParameterStore::Mode::initialized
                                              : ParameterStore::Mode::zeroed),
-      source_(recipe.data, vocabulary_, static_cast<uint64_t>(recipe.train.seed)),
       guard_(recipe.train.spike) {
-  recipe_ = complete(recipe, vocabulary_);
-  if (recipe_.train.evaluate_every > 0 && !recipe_.data.validation.empty())
-    validation_.emplace(recipe_.data, vocabulary_, recipe_.data.validation.path(),
-                        recipe_.data.validation_batches);
   model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
   optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
   schedule_ = make_schedule(recipe_.schedule, recipe_.train.steps);
@@ -69,7 +56,7 @@ Trainer::Trainer(const Recipe& recipe, Weights weights)
 
 Trainer::Outcome Trainer::train_step() {
   const Stopwatch watch;
-  const Batch batch = source_.next();
+  const Batch batch = data_.source.next();
   ArenaStep arena_step(arena_, "train");
   const ParameterList& parameters = store_.parameters();
   StepLosses losses = accumulate_gradients(*model_, recipe_, batch, step_);
@@ -148,11 +135,11 @@ StepMetrics Trainer::take_metrics() {
 }
 
 std::optional<EvaluationMetrics> Trainer::evaluate() {
-  if (!validation_) return std::nullopt;
+  if (!data_.validation) return std::nullopt;
   StepLosses sum;
   double batches = 0;
-  validation_->rewind();
-  while (auto batch = validation_->next()) {
+  data_.validation->rewind();
+  while (auto batch = data_.validation->next()) {
     ArenaStep arena_step(arena_, "evaluate");
     const StepLosses losses = held_out_losses(*model_, recipe_, *batch);
     arena_step.finish();
@@ -189,7 +176,7 @@ std::optional<EvaluationMetrics> Trainer::evaluate() {
 
 std::string Trainer::state_json() const {
   const Interval& i = interval_;
-  return Json{{"data", Json::parse(source_.position())},
+  return Json{{"data", Json::parse(data_.source.position())},
               {"random", {{"seed", recipe_.train.seed}, {"step", step_}}},
               {"guard", Json::parse(guard_.state())},
               {"input_tokens", input_tokens_},
@@ -218,18 +205,18 @@ CheckpointContents Trainer::contents() const {
     contents.weights.push_back({parameter.name, parameter.value.value()});
   contents.optimizer = optimizer_->state();
   contents.recipe_yaml = print_config(recipe_);
-  contents.vocabulary_hash = vocabulary_.hash();
+  contents.vocabulary_hash = data_.vocabulary.hash();
   contents.state_json = state_json();
   return contents;
 }
 
 void Trainer::read_tensors(const Checkpoint& checkpoint) {
-  if (checkpoint.vocabulary_hash() != vocabulary_.hash())
+  if (checkpoint.vocabulary_hash() != data_.vocabulary.hash())
     throw InputError(format(
         "{}: made with another vocabulary (hash {}, {} has {}); set vocabulary.model to the one "
         "of that run",
-        checkpoint.path().string(), checkpoint.vocabulary_hash(), vocabulary_.name(),
-        vocabulary_.hash()));
+        checkpoint.path().string(), checkpoint.vocabulary_hash(), data_.vocabulary.name(),
+        data_.vocabulary.hash()));
   std::vector<NamedTensor> weights;
   for (const Parameter& parameter : store_.parameters())
     weights.push_back({parameter.name, parameter.value.value()});
@@ -242,7 +229,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   step_ = checkpoint.step();
   try {
     const Json state = Json::parse(checkpoint.state_json());
-    source_.restore(state.at("data").dump());
+    data_.source.restore(state.at("data").dump());
     guard_.restore(state.at("guard").dump());
     input_tokens_ = state.at("input_tokens");
     target_tokens_ = state.at("target_tokens");

@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model in training: weights, optimizer, data position and counts, advanced one update at a time. Two trainers of one
-// recipe, one of them saved and restored in between, do the same steps bit for bit.
+// A model in training: weights, optimizer, data position and counts, advanced one update at a time.
+// Two trainers of one recipe, one of them saved and restored in between, do the same steps bit for
+// bit.
 #pragma once
 
 #include <memory>
 #include <optional>
 
 #include "lib/checkpoint/checkpoint.h"
-#include "lib/data/batch_source.h"
 #include "lib/model/encoder_decoder.h"
 #include "lib/optim/optimizer.h"
 #include "lib/optim/schedule.h"
 #include "lib/tensor/arena.h"
 #include "lib/train/metrics_log.h"
 #include "lib/train/train_step.h"
+#include "lib/train/training_data.h"
 #include "lib/train/update_guard.h"
 
 namespace stmoe {
 
 class Trainer {
  public:
-  // Opens vocabulary and corpora and makes weights and optimizer state: starting values, or memory for restore() to fill.
+  // Makes weights and optimizer state: starting values, or memory for restore() to fill.
   enum class Weights { initialized, to_be_restored };
-  Trainer(const Recipe& recipe, Weights weights);
+  Trainer(const Recipe& recipe, TrainingData data, Weights weights);
 
   // Updates done.
   int64_t step() const { return step_; }
 
   enum class Outcome { updated, skipped, wants_rollback };
-  // Takes the next batch and, unless the guard refuses, updates the weights; either way the step counts. Throws
-  // DivergedError.
+  // Takes the next batch and, unless the guard refuses, updates the weights; either way the step
+  // counts. Throws DivergedError.
   Outcome train_step();
 
   // Means over the steps since the last call, and the counts so far.
@@ -41,15 +42,16 @@ class Trainer {
   CheckpointContents contents() const;
   // Throws InputError when the checkpoint is of another model, optimizer or vocabulary.
   void restore(const Checkpoint& checkpoint);
-  // Weights and optimizer of the checkpoint, but the present step, data position and counts: the batches that led to the
-  // trouble are not met again.
+  // Weights and optimizer of the checkpoint, but the present step, data position and counts: the
+  // batches that led to the trouble are not met again.
   void roll_back(const Checkpoint& checkpoint);
 
   const ParameterList& parameters() const { return store_.parameters(); }
   size_t planned_bytes() const { return arena_.planned_bytes(); }
 
  private:
-  // Sums since the last logged line. Part of a checkpoint, so that a resumed run writes the same lines.
+  // Sums since the last logged line. Part of a checkpoint, so that a resumed run writes the same
+  // lines.
   struct Interval {
     int64_t steps = 0, tokens = 0, targets = 0;
     double cross_entropy = 0, total_loss = 0, load_balance_loss = 0, router_z_loss = 0;
@@ -63,13 +65,11 @@ class Trainer {
   std::string state_json() const;
 
   Recipe recipe_;
-  Vocabulary vocabulary_;
+  TrainingData data_;
   ParameterStore store_;
   std::unique_ptr<EncoderDecoder> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Schedule> schedule_;
-  BatchSource source_;
-  std::optional<ValidationSource> validation_;
   UpdateGuard guard_;
   StepArena arena_;
   double flops_per_sequence_, peak_flops_;

@@ -2,8 +2,9 @@
 #include "lib/train/update_guard.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numeric>
+
+#include <nlohmann/json.hpp>
 
 #include "lib/base/error.h"
 #include "lib/base/log.h"
@@ -36,8 +37,8 @@ UpdateGuard::Verdict UpdateGuard::judge(int64_t step, double loss, const std::st
   }
   ++skipped_;
   ++skipped_in_row_;
-  const std::string what =
-      non_finite.empty() ? format("the loss {:.4f} is a spike", loss) : non_finite + " is not finite";
+  const std::string what = non_finite.empty() ? format("the loss {:.4f} is a spike", loss)
+                                              : non_finite + " is not finite";
   if (skipped_in_row_ <= config_.max_skipped) {
     log_warn("[train] step {}: {}; update skipped ({} in a row, {} in all)", step, what,
              skipped_in_row_, skipped_);

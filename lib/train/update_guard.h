@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decides whether an update is applied. Refused: a loss or gradient that is not finite, or a loss far above the recent
-// mean (SpikeConfig). After too many refusals in a row the run goes back to its last checkpoint; after too many of those,
-// or when there is none, it has diverged.
+// Decides whether an update is applied. Refused: a loss or gradient that is not finite, or a loss
+// far above the recent mean (SpikeConfig). After too many refusals in a row the run goes back to
+// its last checkpoint; after too many of those, or when there is none, it has diverged.
 #pragma once
 
 #include <deque>
@@ -18,8 +18,8 @@ class UpdateGuard {
 
   explicit UpdateGuard(const SpikeConfig& config) : config_(config) {}
 
-  // `loss`: cross-entropy per target token of this step; `non_finite`: the first tensor that is not finite, or empty.
-  // Throws DivergedError naming step and tensor when no roll-back is left.
+  // `loss`: cross-entropy per target token of this step; `non_finite`: the first tensor that is not
+  // finite, or empty. Throws DivergedError naming step and tensor when no roll-back is left.
   Verdict judge(int64_t step, double loss, const std::string& non_finite);
 
   // After the state of the checkpoint was read again: keeps the counts of this run.
@@ -39,7 +39,8 @@ class UpdateGuard {
   int64_t skipped_ = 0, skipped_in_row_ = 0, rollbacks_ = 0;
 };
 
-// The first tensor that is not finite, looked for in this order: a weight, the loss, a gradient; empty: all are finite.
+// The first tensor that is not finite, looked for in this order: a weight, the loss, a gradient;
+// empty: all are finite.
 std::string first_non_finite(const ParameterList& parameters, double loss, double gradient_norm);
 
 }  // namespace stmoe
