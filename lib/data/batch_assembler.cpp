@@ -16,11 +16,6 @@ int64_t count_tokens(const Tensor& tensor) {
   return std::ssize(tokens) - std::count(tokens.begin(), tokens.end(), kPadId);
 }
 
-// The first rows of a tensor of the heap, as a tensor of its own.
-Tensor first_rows(const Tensor& tensor, int64_t rows) {
-  return tensor.slice(0, 0, rows).clone_to_heap();
-}
-
 }  // namespace
 
 BatchAssembler::BatchAssembler(ExampleStream stream, const DataConfig& config)
@@ -41,9 +36,9 @@ void BatchAssembler::restore(const ExamplePosition& position) {
 std::optional<Batch> BatchAssembler::next() {
   Batch batch;
   for (Tensor* inputs : {&batch.encoder_tokens_BL, &batch.encoder_segments_BL})
-    *inputs = Tensor::persistent({batch_size_, input_length_}, DType::i32);
+    *inputs = Tensor::empty_on_heap({batch_size_, input_length_}, DType::i32);
   for (Tensor* targets : {&batch.decoder_inputs_BT, &batch.targets_BT, &batch.decoder_segments_BT})
-    *targets = Tensor::persistent({batch_size_, target_length_}, DType::i32);
+    *targets = Tensor::empty_on_heap({batch_size_, target_length_}, DType::i32);
   int64_t rows = 0;
   while (rows < batch_size_ && fill_row()) {
     row_.take({row_of(batch.encoder_tokens_BL, rows), row_of(batch.encoder_segments_BL, rows),
@@ -55,7 +50,7 @@ std::optional<Batch> BatchAssembler::next() {
   if (rows < batch_size_)
     for (Tensor* tensor : {&batch.encoder_tokens_BL, &batch.encoder_segments_BL,
                            &batch.decoder_inputs_BT, &batch.targets_BT, &batch.decoder_segments_BT})
-      *tensor = first_rows(*tensor, rows);
+      *tensor = tensor->slice(0, 0, rows);
   batch.num_input_tokens = count_tokens(batch.encoder_tokens_BL);
   batch.num_target_tokens = count_tokens(batch.targets_BT);
   return batch;

@@ -107,12 +107,17 @@ Tensor Tensor::full(const Shape& shape, DType dtype, double value, Device device
   return result;
 }
 
-Tensor Tensor::persistent(const Shape& shape, DType dtype, Device device) {
+Tensor Tensor::empty_on_heap(const Shape& shape, DType dtype, Device device) {
   Tensor result;
   result.shape_ = shape;
   result.strides_ = row_major_strides(shape);
   result.dtype_ = dtype;
   result.buffer_ = allocate_on_heap(result.bytes(), device);
+  return result;
+}
+
+Tensor Tensor::persistent(const Shape& shape, DType dtype, Device device) {
+  Tensor result = empty_on_heap(shape, dtype, device);
   result.fill(0.0);
   return result;
 }

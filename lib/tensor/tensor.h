@@ -27,6 +27,8 @@ class Tensor {
   static Tensor full(const Shape& shape, DType dtype, double value, Device device = Device::cpu);
   // On the heap, zeroed: for weights, optimizer state and whatever outlives a step.
   static Tensor persistent(const Shape& shape, DType dtype, Device device = Device::cpu);
+  // On the heap, uninitialised; runs nothing on the compute threads, so any thread may call it.
+  static Tensor empty_on_heap(const Shape& shape, DType dtype, Device device = Device::cpu);
   template <class T>
   static Tensor from(const Shape& shape, const std::vector<T>& values) {
     Tensor result = empty(shape, kDTypeOf<T>);
