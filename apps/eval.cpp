@@ -22,30 +22,23 @@ struct EvalArguments {
   bool json = false;
 };
 
-LoadedModel load(const EvalArguments& arguments) {
-  if (!arguments.checkpoint)
-    throw UsageError(
-        "--checkpoint is missing: name a checkpoint or a run directory\nsee stmoe-eval --help");
-  return load_model(*arguments.checkpoint);
+[[noreturn]] void fail_usage(const std::string& what) {
+  throw UsageError(what + "\nsee stmoe-eval --help");
 }
 
 void perplexity(const EvalArguments& arguments) {
   if (!arguments.perplexity)
-    throw UsageError(
-        "nothing to do: give --perplexity CORPUS.h5, or the command generate\nsee stmoe-eval "
-        "--help");
-  const LoadedModel loaded = load(arguments);
+    fail_usage("nothing to do: give --perplexity CORPUS.h5, or the command generate");
+  if (!arguments.checkpoint)
+    fail_usage("--checkpoint is missing: name a checkpoint or a run directory");
+  const LoadedModel loaded = load_model(*arguments.checkpoint);
   ValidationSource source(loaded.recipe.data, loaded.vocabulary, *arguments.perplexity,
                           /*num_batches=*/0);
   const CorpusLoss loss = corpus_loss(*loaded.model, source, loaded.compute());
-  const EvaluationResults results = {"span_corruption",
-                                     arguments.perplexity->filename().string(),
-                                     loss.num_sequences,
-                                     {{"loss", loss.loss()},
-                                      {"perplexity", loss.perplexity()},
-                                      {"dropped_fraction", loss.dropped_fraction}},
-                                     loaded.checkpoint,
-                                     version_text()};
+  const std::string split = arguments.perplexity->filename().string();
+  const EvaluationResults results = {"span_corruption",  split,
+                                     loss.num_sequences, loss.metrics(),
+                                     loaded.checkpoint,  version_text()};
   if (arguments.output) write_file_atomically(*arguments.output, json_text(results));
   std::fputs((arguments.json ? json_text(results) : table_text(results)).c_str(), stdout);
 }
@@ -58,7 +51,7 @@ void generate_lines(const EvalArguments& arguments) {
       throw InputError(
           format("{}: cannot be read ({})", arguments.input->string(), errno_text(errno)));
   }
-  const LoadedModel loaded = load(arguments);
+  const LoadedModel loaded = load_model(*arguments.checkpoint);
   GenerationOptions options;
   options.max_length = arguments.max_length.value_or(0);
   // Someone who types waits for an answer to each line.
@@ -76,6 +69,7 @@ void define(Command& command, EvalArguments& arguments) {
   command.add("--json", &arguments.json, "Print the results as JSON and nothing else");
   command.example(
       "stmoe-eval --checkpoint runs/quickstart --perplexity heldout.h5 --output results.json");
+  command.example("stmoe-eval generate --checkpoint runs/quickstart --input blanks.txt");
   command.run([&](const ProgramContext&) { perplexity(arguments); });
   Command& generation =
       command.subcommand("generate", "Write one line for each line read, decoded greedily");

@@ -38,6 +38,9 @@ void add_batch(CorpusLoss& total, const EncoderDecoder& model, const Batch& batc
 
 double CorpusLoss::loss() const { return cross_entropy / static_cast<double>(num_targets); }
 double CorpusLoss::perplexity() const { return std::exp(loss()); }
+std::vector<std::pair<std::string, double>> CorpusLoss::metrics() const {
+  return {{"loss", loss()}, {"perplexity", perplexity()}, {"dropped_fraction", dropped_fraction}};
+}
 
 CorpusLoss corpus_loss(const EncoderDecoder& model, ValidationSource& source, DType compute) {
   CorpusLoss total;

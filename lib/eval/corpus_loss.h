@@ -3,6 +3,10 @@
 // z-loss, no smoothing.
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "lib/data/batch_source.h"
 #include "lib/model/encoder_decoder.h"
 
@@ -17,6 +21,8 @@ struct CorpusLoss {
 
   double loss() const;
   double perplexity() const;
+  // loss, perplexity, dropped_fraction.
+  std::vector<std::pair<std::string, double>> metrics() const;
 };
 
 // Reads `source` to its end. Throws InputError when it has no targets.
