@@ -53,6 +53,19 @@ const dnnl::engine& engine() {
   return one;
 }
 
+// The library takes one thread while this lives: it looks at the calling thread's OpenMP setting
+// both when it plans a primitive and, in some implementations, when it runs one.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
 dnnl::memory::desc describe(const Layout& layout) {
   const auto type =
       layout.dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
@@ -87,9 +100,7 @@ Primitive make_primitive(const Key& key) {
     sum.append_sum(1.0f);
     attributes.set_post_ops(sum);
   }
-  // The library plans a primitive for the number of threads it finds when the primitive is made.
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
+  const OneThread one_thread;
   try {
     dnnl::matmul::primitive_desc plan({result.a, result.b, result.c}, attributes, engine());
     if (std::string_view(plan.impl_info_str()).find("ref") == std::string_view::npos) {
@@ -99,7 +110,6 @@ Primitive make_primitive(const Key& key) {
   } catch (const dnnl::error&) {
     result.matmul = {};
   }
-  omp_set_num_threads(threads);
   return result;
 }
 
@@ -120,6 +130,7 @@ std::shared_ptr<const Primitive> find_primitive(const Key& key) {
 void run_primitive(const Primitive& primitive, const MatrixView& c, const MatrixView& a,
                    const MatrixView& b) {
   thread_local dnnl::stream stream(engine());
+  const OneThread one_thread;
   Scratch scratch;
   void* pad = scratch.take<std::byte>(static_cast<int64_t>(primitive.scratchpad.get_size()));
   primitive.matmul.execute(stream, {{DNNL_ARG_SRC, {primitive.a, engine(), a.data}},
@@ -193,6 +204,25 @@ Tiling tiling_of(const MatrixView& c, const MatrixView& a) {
           std::max<int64_t>(1, pieces_of(a.cols, std::max<int64_t>(1, depth_pieces), 64))};
 }
 
+void multiply_cpu(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
+  const Tiling tile = tiling_of(c, a);
+  const int64_t row_tiles = num_chunks(c.rows, tile.rows),
+                col_tiles = num_chunks(c.cols, tile.cols);
+  parallel_for(c.batch * row_tiles * col_tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t matrix = index / (row_tiles * col_tiles);
+      const int64_t row = index / col_tiles % row_tiles * tile.rows;
+      const int64_t col = index % col_tiles * tile.cols;
+      const int64_t rows = std::min(tile.rows, c.rows - row);
+      const int64_t cols = std::min(tile.cols, c.cols - col);
+      whole_tile(c.part(matrix, row, rows, col, cols), a.part(matrix, row, rows, 0, a.cols),
+                 b.part(matrix, 0, b.rows, col, cols), tile.depth, accumulate);
+    }
+  });
+}
+
+STMOE_REGISTER_KERNELS(ProductKernels, cpu, {multiply_cpu})
+
 void check_product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
   STMOE_CHECK(c.rows == a.rows && c.cols == b.cols && a.cols == b.rows && a.batch == b.batch &&
                   a.batch == c.batch,
@@ -230,8 +260,9 @@ MatrixView MatrixView::part(int64_t index, int64_t row, int64_t num_rows, int64_
 MatrixView matrix_view(const Tensor& tensor) {
   STMOE_CHECK(tensor.rank() == 2 || tensor.rank() == 3, "product: of a tensor {}",
               tensor.shape().text());
-  MatrixView view{tensor.raw(),      tensor.dtype(),   1, tensor.dim(-2), tensor.dim(-1), 0,
-                  tensor.stride(-2), tensor.stride(-1)};
+  MatrixView view{tensor.raw(),      tensor.dtype(),    1,
+                  tensor.dim(-2),    tensor.dim(-1),    0,
+                  tensor.stride(-2), tensor.stride(-1), tensor.device()};
   if (tensor.rank() == 3) {
     view.batch = tensor.dim(0);
     view.batch_stride = tensor.stride(0);
@@ -242,20 +273,7 @@ MatrixView matrix_view(const Tensor& tensor) {
 void product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
   check_product(c, a, b, accumulate);
   if (c.batch * c.rows * c.cols == 0 || (a.cols == 0 && accumulate)) return;
-  const Tiling tile = tiling_of(c, a);
-  const int64_t row_tiles = num_chunks(c.rows, tile.rows),
-                col_tiles = num_chunks(c.cols, tile.cols);
-  parallel_for(c.batch * row_tiles * col_tiles, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t matrix = index / (row_tiles * col_tiles);
-      const int64_t row = index / col_tiles % row_tiles * tile.rows;
-      const int64_t col = index % col_tiles * tile.cols;
-      const int64_t rows = std::min(tile.rows, c.rows - row);
-      const int64_t cols = std::min(tile.cols, c.cols - col);
-      whole_tile(c.part(matrix, row, rows, col, cols), a.part(matrix, row, rows, 0, a.cols),
-                 b.part(matrix, 0, b.rows, col, cols), tile.depth, accumulate);
-    }
-  });
+  kernels<ProductKernels>(c.device).multiply(c, a, b, accumulate);
 }
 
 }  // namespace stmoe

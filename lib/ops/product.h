@@ -15,6 +15,7 @@ struct MatrixView {
   DType dtype = DType::f32;
   int64_t batch = 1, rows = 0, cols = 0;
   int64_t batch_stride = 0, row_stride = 0, col_stride = 1;
+  Device device = Device::cpu;
 
   MatrixView transposed() const;
   // Rows [row, row + num_rows) and columns [col, col + num_cols) of matrix `index` of the batch.
@@ -24,6 +25,11 @@ struct MatrixView {
 
 // A tensor [rows, cols] or [batch, rows, cols], any strides.
 MatrixView matrix_view(const Tensor& tensor);
+
+struct ProductKernels {
+  static constexpr const char* kOp = "product";
+  void (*multiply)(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate);
+};
 
 // C = A B, or C += A B (f32 and f64 only). C is [m, n] with contiguous rows, A [m, k], B [k, n]; A
 // and B have one type and any strides. C has the type of A, or f32 when A is bf16. Empty matrices

@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 
 #include "lib/autograd/tape.h"
+#include "lib/ops/product_peak.h"
 #include "tests/support/op_case.h"
 
 namespace stmoe {
@@ -283,6 +284,29 @@ TEST_CASE("attention names what does not fit", "[ops][attention]") {
   REQUIRE_THROWS_WITH(attention(x, x, x, Var(Tensor::zeros({2, 9}, DType::f32)), -3, {}),
                       Catch::Contains("bias covers relative positions [-3, 5]"));
   REQUIRE_NOTHROW(attention(x, x, x, Var(Tensor::zeros({2, 9}, DType::f32)), -4, {}));
+}
+
+TEST_CASE("attention of a training step", "[.bench]") {
+  for (DType dtype : {DType::f32, DType::bf16})
+    WARN("product peak " << name_of(dtype) << ": " << measure_product_peak(dtype) * 1e-9
+                         << " GFLOP/s");
+  Case encoder{.batch = 8, .queries = 512, .keys = 512, .heads = 8, .width = 64, .dropout = 0.1};
+  encoder.query_segments.assign(8 * 512, 1);
+  encoder.key_segments = encoder.query_segments;
+  Case each = encoder, decoder = encoder, cross = encoder, longer = encoder;
+  each.is_dropout_shared = false;
+  decoder.queries = decoder.keys = cross.queries = 114;
+  decoder.is_causal = true;
+  cross.has_bias = false;
+  for (Case* c : {&decoder, &cross}) c->query_segments.resize(8 * 114);
+  decoder.key_segments.resize(8 * 114);
+  longer.batch = 2;
+  longer.queries = longer.keys = 2048;
+  for (const Case& c : {encoder, each, decoder, cross, longer}) {
+    auto op_case = op_case_of(c);
+    op_case.flops = 4.0 * static_cast<double>(c.batch * c.heads * c.queries * c.keys * c.width);
+    test::time_op(op_case);
+  }
 }
 
 }  // namespace stmoe

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "lib/autograd/tape.h"
+#include "lib/ops/product_peak.h"
 #include "tests/support/op_case.h"
 
 namespace stmoe {
@@ -126,6 +127,9 @@ TEST_CASE("linear names what does not fit", "[ops][linear]") {
 }
 
 TEST_CASE("linear products of a training step", "[.bench]") {
+  for (DType dtype : {DType::f32, DType::bf16})
+    WARN("product peak " << name_of(dtype) << ": " << measure_product_peak(dtype) * 1e-9
+                         << " GFLOP/s");
   for (int64_t tokens : {4096, 912})
     for (auto [in, out] : {std::pair{512, 512}, {512, 2048}, {2048, 512}})
       test::time_op(linear_case({tokens, in}, out));
