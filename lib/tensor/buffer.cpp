@@ -15,8 +15,10 @@ std::atomic<HeapFunction> replacement{nullptr};
 class HeapBuffer final : public Buffer {
  public:
   HeapBuffer(size_t bytes, Device device) : Buffer(nullptr, bytes, device) {
-    const size_t rounded = (bytes + 63) / 64 * 64;
-    data_ = static_cast<std::byte*>(std::aligned_alloc(64, rounded ? rounded : 64));
+    // Exactly as many bytes as asked for, so that the address sanitizer sees one too many.
+    void* memory = nullptr;
+    if (::posix_memalign(&memory, 64, bytes ? bytes : 1) == 0)
+      data_ = static_cast<std::byte*>(memory);
     if (!data_)
       throw UsageError(
           format("out of memory: {} MiB asked for; use a smaller model or batch", bytes >> 20));
