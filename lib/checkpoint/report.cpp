@@ -20,7 +20,7 @@ int64_t total_bytes(const Checkpoint& checkpoint) {
 std::string grouped(int64_t value) {
   std::string digits = std::to_string(value);
   for (auto at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3)
-    digits.insert(static_cast<size_t>(at), ",");
+    digits.insert(static_cast<size_t>(at), 1, ',');
   return digits;
 }
 
