@@ -120,6 +120,8 @@ std::optional<Path> newest_checkpoint(const Path& checkpoints) {
 
 Path find_checkpoint(const Path& path) {
   if (!is_there(path)) throw InputError(format("{}: there is no such directory", path.string()));
+  if (path.filename() == detail::kMainFile && std::filesystem::is_regular_file(path))
+    return path.has_parent_path() ? path.parent_path() : Path(".");
   if (is_there(path / detail::kMainFile) || is_there(path / detail::kChecksumFile)) return path;
   for (const Path& folder : {path / "checkpoints", path}) {
     if (!std::filesystem::is_directory(folder)) continue;

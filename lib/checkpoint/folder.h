@@ -15,8 +15,8 @@ namespace stmoe {
 // says. Nothing when there are none. InputError when there are some, but all of them lack files.
 std::optional<Path> newest_checkpoint(const Path& checkpoints);
 
-// What a user may name: a checkpoint directory, a run directory or its checkpoints directory (the
-// newest in it). InputError when there is none.
+// What a user may name: a checkpoint directory (or its checkpoint.h5), a run directory or its
+// checkpoints directory (the newest in it). InputError when there is none.
 Path find_checkpoint(const Path& path);
 
 // Keeps the `keep_last` newest complete checkpoints (0: all) and those whose step is a multiple of

@@ -87,6 +87,8 @@ TEST_CASE("a run, its checkpoints or one checkpoint may be named", "[checkpoint]
   CHECK(find_checkpoint(folder / "run").filename() == "step-00000002");
   CHECK(find_checkpoint(folder / "run/checkpoints").filename() == "step-00000002");
   CHECK(find_checkpoint(folder / "run/checkpoints/step-00000001").filename() == "step-00000001");
+  CHECK(find_checkpoint(folder / "run/checkpoints/step-00000001/checkpoint.h5") ==
+        folder / "run/checkpoints/step-00000001");
   CHECK_THAT(text_of<InputError>([&] { find_checkpoint(folder / "nothing"); }),
              Contains("nothing: there is no such directory"));
   CHECK_THAT(text_of<InputError>([&] { find_checkpoint(folder.path()); }),
