@@ -31,6 +31,7 @@ void perplexity(const EvalArguments& arguments) {
     fail_usage("nothing to do: give --perplexity CORPUS.h5, or the command generate");
   if (!arguments.checkpoint)
     fail_usage("--checkpoint is missing: name a checkpoint or a run directory");
+  if (arguments.output) check_writable(*arguments.output);
   const LoadedModel loaded = load_model(*arguments.checkpoint);
   ValidationSource source(loaded.recipe.data, loaded.vocabulary, *arguments.perplexity,
                           /*num_batches=*/0);

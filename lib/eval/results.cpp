@@ -2,10 +2,12 @@
 #include "lib/eval/results.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
-#include "lib/base/format.h"
+#include "lib/base/error.h"
 
 namespace stmoe {
 
@@ -20,6 +22,13 @@ std::string json_text(const EvaluationResults& results) {
                                          {"decode", nullptr},
                                          {"version", results.version}};
   return object.dump(2) + "\n";
+}
+
+void check_writable(const Path& path) {
+  const Path folder = path.has_parent_path() ? path.parent_path() : Path(".");
+  if (access(folder.c_str(), W_OK) != 0)
+    throw StorageError(format("{}: cannot be written ({}); choose another --output", path.string(),
+                              errno_text(errno)));
 }
 
 std::string table_text(const EvaluationResults& results) {

@@ -20,6 +20,8 @@ struct EvaluationResults {
 
 // One object; every number with all its digits.
 std::string json_text(const EvaluationResults& results);
+// Throws StorageError at once when `path` could not be written at the end of a long evaluation.
+void check_writable(const Path& path);
 std::string table_text(const EvaluationResults& results);
 
 }  // namespace stmoe

@@ -44,7 +44,7 @@ json last_evaluation(const Path& run) {
 
 TEST_CASE("--perplexity gives the loss that the run logged at its end", "[cli][eval]") {
   TestFolder folder("eval-perplexity");
-  const Path run = finished_run(folder, {"data.validation_batches=0"});
+  const Path run = finished_run(folder, {"data.validation_batches=0", "train.evaluate_every=10"});
   const Path results_file = folder / "results.json";
   const ProcessOutcome outcome =
       evaluate(run, shared_data().validation, {"--json", "--output", results_file.string()});
@@ -116,7 +116,9 @@ TEST_CASE("what stmoe-eval cannot use ends with its exit code and says what to d
   };
   for (const Case& one : cases) {
     INFO(one.message);
-    const ProcessOutcome outcome = run_process("stmoe-eval", one.arguments, one.input);
+    std::vector<std::string> arguments = one.arguments;
+    arguments.insert(arguments.end(), {"--threads", "1"});
+    const ProcessOutcome outcome = run_process("stmoe-eval", arguments, one.input);
     CHECK(outcome.exit_code == one.exit_code);
     CHECK_THAT(outcome.errors, Catch::Contains("error: ") && Catch::Contains(one.message));
     CHECK(outcome.output == "");
