@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one pool of compute threads (OpenMP's, shared with oneDNN). Work is split into chunks whose
-// borders depend on the sizes only, never on the number of threads, so that a reduction over
-// per-chunk partial results has the same bits with any number of threads.
+// The one pool of compute threads; oneDNN runs inside its chunks, one thread each. Work is split
+// into chunks whose borders depend on the sizes only, never on the number of threads, so that a
+// reduction over per-chunk partial results has the same bits with any number of threads. A second
+// thread that calls while the pool is busy does its work alone.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,8 @@
 
 namespace stmoe {
 
-// Number of compute threads; the default is the cores this process is bound to. Call before the
-// first parallel_for.
+// Number of compute threads; the default is the cores this process is bound to. Not while a
+// parallel_for runs.
 void set_num_threads(int count);
 int num_threads();
 
