@@ -16,7 +16,7 @@ struct ForwardContext {
   // statistics, softmax, router and loss are in f32 (f64).
   DType compute = DType::f32;
   // Folded with seed, step and micro-batch. Each random site folds in its own path.
-  RandomKey key;
+  RandomKey key = {};
   // Generation: an expert takes every token that chooses it, so that a text does not depend on its
   // neighbours in the batch. Capacity factors do not apply then (reference/evaluation.md 3).
   bool is_dropless = false;

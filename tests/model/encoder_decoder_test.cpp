@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 
 #include "lib/autograd/tape.h"
+#include "lib/base/threads.h"
 #include "lib/ops/add.h"
 #include "tests/model/tiny_model.h"
 #include "tests/support/close.h"
@@ -137,6 +138,33 @@ TEST_CASE("recomputed blocks give the same bits", "[model][recompute]") {
     test::require_same_bits(logits[1], logits[0]);
     for (size_t i = 0; i < gradients[0].size(); ++i)
       test::require_same_bits(gradients[1][i], gradients[0][i]);
+  }
+}
+
+TEST_CASE("the bits do not depend on the number of threads", "[model][threads]") {
+  ModelConfig config = test::tiny_dense();
+  config.d_model = 64;
+  config.d_ff = 160;
+  config.d_kv = 16;
+  config.dropout = 0.1;
+  const int threads = num_threads();
+  for (DType compute : {DType::f32, DType::bf16}) {
+    std::vector<std::vector<Tensor>> results;
+    for (int count : {1, 3}) {
+      set_num_threads(count);
+      ParameterStore store(RandomKey{1});
+      const EncoderDecoder model(config, test::tiny_experts(), store);
+      const Batch batch = random_batch(6, 90, 40, config.vocabulary_size, 2);
+      const ForwardContext context{.is_training = true, .compute = compute, .key = RandomKey{3}};
+      const ModelOutputs outputs = model.forward(batch.inputs, context);
+      results.push_back({outputs.logits_BTV.value()});
+      backward(total_loss(outputs, batch.targets_BT));
+      for (const Parameter& parameter : store.parameters())
+        results.back().push_back(parameter.value.grad());
+    }
+    set_num_threads(threads);
+    for (size_t i = 0; i < results[0].size(); ++i)
+      test::require_same_bits(results[1][i], results[0][i]);
   }
 }
 
