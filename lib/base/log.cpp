@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <mutex>
+#include <utility>
 
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
@@ -25,6 +26,10 @@ struct LogState {
   LogState() {
     console->set_pattern("%^%L%$ %v");
     logger->flush_on(spdlog::level::info);
+    // A log that cannot be written (a full disk) is said once, and is no reason to end.
+    logger->set_error_handler([told = false](const std::string& what) mutable {
+      if (!std::exchange(told, true)) std::fprintf(stderr, "W [log] %s\n", what.c_str());
+    });
   }
 };
 
@@ -77,7 +82,10 @@ void detach_log_file() {
   LogState& log = state();
   std::lock_guard lock(log.mutex);
   if (!log.file) return;
-  log.file->flush();
+  try {
+    log.file->flush();
+  } catch (const spdlog::spdlog_ex&) {  // told when it was logged
+  }
   std::erase(log.logger->sinks(), log.file);
   log.file.reset();
 }
@@ -86,8 +94,11 @@ void log_to_file(LogLevel level, const std::string& text) {
   LogState& log = state();
   std::lock_guard lock(log.mutex);
   if (!log.file) return;
-  log.file->log(spdlog::details::log_msg("stmoe", to_spdlog(level), text));
-  log.file->flush();
+  try {
+    log.file->log(spdlog::details::log_msg("stmoe", to_spdlog(level), text));
+    log.file->flush();
+  } catch (const spdlog::spdlog_ex&) {  // the caller has said it elsewhere
+  }
 }
 
 bool stderr_is_terminal() {

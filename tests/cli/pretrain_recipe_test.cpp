@@ -99,14 +99,6 @@ TEST_CASE("a corpus or vocabulary that cannot be used ends with exit code 3", "[
   CHECK_THAT(outcome.errors, Catch::Contains("error: " + missing + ": "));
 }
 
-TEST_CASE("a run directory that cannot be made ends with exit code 6", "[cli]") {
-  TestFolder folder("unwritable");
-  const std::string file = folder.write("file", "not a directory");
-  const ProcessOutcome outcome = pretrain_smoke(file + "/run", {});
-  CHECK(outcome.exit_code == 6);
-  CHECK_THAT(outcome.errors, Catch::Contains("error: " + file + "/run"));
-}
-
 TEST_CASE("a device that is not there ends with exit code 5", "[cli]") {
   const ProcessOutcome outcome = pretrain({kSmoke, "--benchmark", "1", "--device", "cuda"});
   CHECK(outcome.exit_code == 5);

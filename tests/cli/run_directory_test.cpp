@@ -110,6 +110,19 @@ TEST_CASE("a pipe gets plain lines, and --log-level error none", "[cli][run]") {
   CHECK(quiet.output == "");
 }
 
+TEST_CASE("a terminal gets a progress line that is drawn over", "[cli][run]") {
+  TestFolder folder("terminal");
+  std::string command = std::string(STMOE_BINARY_DIR) + "/bin/stmoe-pretrain";
+  for (const std::string& argument : smoke_run(folder / "run")) command += " '" + argument + "'";
+  // script(1) of Debian's bsdutils runs a command on a terminal of its own.
+  const std::string shown = (folder / "shown").string();
+  REQUIRE(std::system(("script -qec \"" + command + "\" '" + shown + "' >/dev/null").c_str()) == 0);
+  const std::string text = read_file(shown);
+  CHECK_THAT(text, Catch::Contains("\r\x1b[K"));
+  CHECK_THAT(text, Catch::Contains("step 10/10  loss ") && Catch::Contains(" tokens/s  ") &&
+                       Catch::Contains(" left"));
+}
+
 TEST_CASE("a dense run has the same metrics, with zeros for routing", "[cli][run]") {
   TestFolder folder("dense");
   require_exit_code(

@@ -93,10 +93,12 @@ TEST_CASE("a checkpoint that may not grow ends the run with exit code 6 and lose
 }
 
 TEST_CASE("a run directory where nothing can be made ends with exit code 6", "[cli][storage]") {
-  for (const char* path : {"/proc/run", "/dev/null/run"}) {
+  TestFolder folder("unwritable");
+  const std::string file = folder.write("file", "not a directory");
+  for (const std::string& path : {std::string("/proc/run"), file, file + "/run"}) {
     const ProcessOutcome outcome = pretrain(smoke_run(path));
     require_exit_code(outcome, 6);
-    CHECK_THAT(outcome.errors, Catch::Contains(std::string("error: ") + path));
+    CHECK_THAT(outcome.errors, Catch::Contains("error: " + path));
   }
 }
 
