@@ -40,7 +40,6 @@ report=$build/test-report.xml
 rm -f "$report"
 status=0
 # Several tests share the cores: a thread that waits for another must not spin.
-export OMP_WAIT_POLICY=passive
 ctest --test-dir "$build" --output-on-failure --parallel "$(nproc)" --no-tests=error \
   --output-junit "$report" ${filter:+-R "$filter"} || status=$?
 

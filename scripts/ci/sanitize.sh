@@ -14,6 +14,4 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1}
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$root/scripts/ci/lsan.supp:print_suppressions=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$root/scripts/ci/tsan.supp:halt_on_error=1}
-export OMP_WAIT_POLICY=passive
-export OMP_WAIT_POLICY=passive
 ctest --preset "$preset" --parallel "$(nproc)" ${2:+-R "$2"}
