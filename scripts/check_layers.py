@@ -129,6 +129,8 @@ def check(root):
         if len(lines) > MANY_LINES:
             (problems if len(lines) > MOST_LINES else warnings).append(
                 f"{file}: {len(lines)} lines; split it (soft limit {MANY_LINES}, hard limit {MOST_LINES})")
+        if file.parts[0] == "tests" and re.search(r'TEST_CASE\(\s*"[-~]', "\n".join(lines)):
+            problems.append(f"{file}: a test's name begins with - or ~: given as an argument, Catch runs nothing")
         for number, line in enumerate(lines if path.suffix in CODE else [], 1):
             include = re.match(r"\s*#\s*include\s*([<\"])([^>\"]+)[>\"]", line)
             if not include:

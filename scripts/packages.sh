@@ -7,7 +7,7 @@ build_packages=(
   libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
   libopenmpi-dev libhdf5-openmpi-dev
 )
-test_packages=(catch2 python3-minimal zstd gzip)
+test_packages=(catch2 python3 zstd gzip)
 
 # install_packages YES PACKAGE...: installs those that are missing; asks first unless YES is 1 or there is no terminal.
 install_packages() {

@@ -138,7 +138,7 @@ TEST_CASE("wrong arguments end with exit code 2 and say what was expected", "[ap
   }
 }
 
-TEST_CASE("--help shows every flag and an example on standard output", "[apps]") {
+TEST_CASE("the flag --help shows every flag and an example on standard output", "[apps]") {
   const Outcome outcome = run_example({"--help"});
   for (const char* part : {"Shows arguments.", "--set", "--steps", "--device", "--threads",
                            "--log-level", "--version", "stmoe-example a.yaml --set b=2"})
@@ -147,7 +147,7 @@ TEST_CASE("--help shows every flag and an example on standard output", "[apps]")
   CHECK(outcome.exit_code == 0);
 }
 
-TEST_CASE("--version names everything that the program is built from", "[apps]") {
+TEST_CASE("the flag --version names everything that the program is built from", "[apps]") {
   const Outcome outcome = run_example({"--version"});
   CHECK_THAT(outcome.output, Catch::StartsWith("stmoe-example "));
   for (const char* part : {"git commit", "build", "devices", "cpu", "MPI", "HDF5"})
@@ -277,5 +277,6 @@ TEST_CASE("a program may do something without a subcommand and share arguments w
   CHECK(run({"--input", "a"}).output == "measure a");
   CHECK(run({"show", "--input", "a"}).output == "show a");
   CHECK_THAT(run({"show"}).errors, Catch::StartsWith("error: --input is required"));
-  CHECK_THAT(run({"sho"}).errors, Catch::StartsWith("error: unexpected argument 'sho'; did you mean show?"));
+  CHECK_THAT(run({"sho"}).errors,
+             Catch::StartsWith("error: unexpected argument 'sho'; did you mean show?"));
 }

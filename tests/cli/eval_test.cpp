@@ -42,7 +42,7 @@ json last_evaluation(const Path& run) {
 
 }  // namespace
 
-TEST_CASE("--perplexity gives the loss that the run logged at its end", "[cli][eval]") {
+TEST_CASE("the flag --perplexity gives the loss that the run logged at its end", "[cli][eval]") {
   TestFolder folder("eval-perplexity");
   const Path run = finished_run(folder, {"data.validation_batches=0", "train.evaluate_every=10"});
   const Path results_file = folder / "results.json";

@@ -26,7 +26,7 @@ ProcessOutcome pretrain_smoke(const Path& output, const std::vector<std::string>
 
 }  // namespace
 
-TEST_CASE("--print-recipe prints a complete recipe that is its own fixed point", "[cli]") {
+TEST_CASE("the flag --print-recipe prints a complete recipe that is its own fixed point", "[cli]") {
   TestFolder folder("print");
   const ProcessOutcome first = pretrain(
       {kRecipes + "pretrain/switch-base-8.yaml", "--print-recipe", "--set", "train.steps=3"});
@@ -105,7 +105,7 @@ TEST_CASE("a device that is not there ends with exit code 5", "[cli]") {
   CHECK_THAT(outcome.errors, Catch::Contains("no CUDA device can be used"));
 }
 
-TEST_CASE("--benchmark --json prints the contract's keys and nothing else", "[cli]") {
+TEST_CASE("the flag --benchmark --json prints the contract's keys and nothing else", "[cli]") {
   const ProcessOutcome outcome =
       pretrain({kSmoke, "--benchmark", "2", "--json", "--set", "model.vocabulary_size=512"});
   CHECK(outcome.exit_code == 0);

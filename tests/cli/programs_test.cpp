@@ -32,7 +32,8 @@ TEST_CASE("these tests know every executable", "[cli][programs]") {
   CHECK(built == known);
 }
 
-TEST_CASE("--help goes to standard output with an example of every command", "[cli][programs]") {
+TEST_CASE("the flag --help goes to standard output with an example of every command",
+          "[cli][programs]") {
   for (const Program& program : kPrograms) {
     INFO(program.name);
     const ProcessOutcome outcome = run_process(program.name, {"--help"});
@@ -53,7 +54,8 @@ TEST_CASE("--help goes to standard output with an example of every command", "[c
   }
 }
 
-TEST_CASE("--version tells version, commit, build, devices, MPI and HDF5", "[cli][programs]") {
+TEST_CASE("the flag --version tells version, commit, build, devices, MPI and HDF5",
+          "[cli][programs]") {
   for (const Program& program : kPrograms) {
     INFO(program.name);
     const ProcessOutcome outcome = run_process(program.name, {"--version"});

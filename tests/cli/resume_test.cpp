@@ -107,7 +107,8 @@ TEST_CASE("a finished run has nothing left to do", "[cli][resume]") {
   CHECK(read_file(folder / "run/metrics.jsonl") == metrics);
 }
 
-TEST_CASE("--resume never refuses a used run directory and changes nothing", "[cli][resume]") {
+TEST_CASE("the flag --resume never refuses a used run directory and changes nothing",
+          "[cli][resume]") {
   TestFolder folder("never");
   require_exit_code(pretrain(smoke_run(folder / "run", {}, {"--resume", "never"})), 0);
   const std::string metrics = read_file(folder / "run/metrics.jsonl"),
@@ -120,7 +121,8 @@ TEST_CASE("--resume never refuses a used run directory and changes nothing", "[c
   CHECK(weights_of(folder / "run", 10) == weights);
 }
 
-TEST_CASE("--resume takes another run's checkpoint into a new directory", "[cli][resume]") {
+TEST_CASE("the flag --resume takes another run's checkpoint into a new directory",
+          "[cli][resume]") {
   TestFolder folder("other");
   require_exit_code(pretrain(smoke_run(folder / "whole", kForty)), 0);
   const std::string from = checkpoint_of(folder / "whole", 20).string();

@@ -134,7 +134,7 @@ TEST_CASE("a base that cannot be used is reported at its line", "[config]") {
         "~/nothing.yaml: cannot be read (No such file or directory)");
 }
 
-TEST_CASE("--set takes any YAML value", "[config]") {
+TEST_CASE("the flag --set takes any YAML value", "[config]") {
   Recipes recipes;
   const Path file = recipes.write("a.yaml", "steps: 1\nmodel: {width: 16, heads: 4}\n");
   const auto config = load_config<ExampleConfig>(

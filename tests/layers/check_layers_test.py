@@ -53,6 +53,10 @@ class CheckLayersTest(unittest.TestCase):
         self.assert_fine("tests/ops/a_test.cpp", '#include "lib/hdf5/h.h"\n#include "tests/support/s.h"\n')
         self.assert_problem("tests/tensor/a_test.cpp", '#include "lib/hdf5/h.h"', "tests/tensor does not depend")
 
+    def test_names_that_catch_takes_for_flags(self):
+        self.assert_fine("tests/ops/a_test.cpp", 'TEST_CASE("the flag --help", "[a]") {}\n')
+        self.assert_problem("tests/ops/a_test.cpp", 'TEST_CASE(\n    "--help is shown", "[a]") {}\n', "begins with -")
+
     def test_cuda_sees_few_rooms(self):
         self.assert_fine("cuda/ops/a.cu", '#include "lib/ops/o.h"\n#include <cuda_runtime.h>\n')
         self.assert_problem("cuda/ops/a.cu", '#include "lib/hdf5/h.h"', "does not depend on lib/hdf5")
