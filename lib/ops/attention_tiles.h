@@ -40,28 +40,44 @@ void pack_rows(Packed* out, HeadRows<const T> in, int64_t first, int64_t rows, i
   }
 }
 
+// The packed element at `at` of a row.
+template <class Packed, class T>
+Packed packed_element(const T* row, int64_t at, int64_t width) {
+  if constexpr (std::is_same_v<Packed, Bf16Pair>) {
+    const uint32_t high = 2 * at + 1 < width ? row[2 * at + 1].bits : 0;
+    return {row[2 * at].bits | high << 16};
+  } else {
+    return static_cast<Packed>(row[at]);
+  }
+}
+
 // Rows as the transposed right operand of a product over their width: panels of kPanel rows, each
 // [packed width, kPanel]. Rows beyond the last, and rows not kept (kept[r] == 0), are zero.
 template <class Packed, class T>
 void pack_transposed(Packed* out, HeadRows<const T> in, int64_t first, int64_t rows, int64_t width,
                      const uint8_t* kept) {
-  constexpr int64_t kStep = kPackedDepth<Packed>, kWidth = kPanel<Packed>;
+  using Word = TileSum<Packed>;
+  constexpr int64_t kWidth = kPanel<Packed>, kSquare = kLanes<Word>;
   const int64_t packed = packed_count<Packed>(width);
-  for (int64_t r = 0; r < round_up(rows, kWidth); ++r) {
+  // Squares of whole packed elements as they lie in memory are transposed in registers.
+  constexpr bool kIsInPlace = sizeof(Packed) == kPackedDepth<Packed> * sizeof(T);
+  const int64_t squares = kIsInPlace ? width / kPackedDepth<Packed> / kSquare * kSquare : 0;
+  const auto is_kept = [&](int64_t r) { return r < rows && (!kept || kept[first + r]); };
+  for (int64_t r = 0; r < round_up(rows, kWidth); r += kSquare) {
     Packed* column = out + r / kWidth * packed * kWidth + r % kWidth;
-    if (r >= rows || (kept && !kept[first + r])) {
-      for (int64_t i = 0; i < packed; ++i) column[i * kWidth] = {};
-      continue;
+    for (int64_t i = 0; i < squares; i += kSquare) {
+      Vector<Word> words[kSquare];
+      for (int64_t j = 0; j < kSquare; ++j)
+        words[j] = is_kept(r + j) ? load(reinterpret_cast<const Word*>(in[first + r + j]) + i)
+                                  : Vector<Word>{};
+      transpose<Word>(words);
+      for (int64_t j = 0; j < kSquare; ++j)
+        store(reinterpret_cast<Word*>(column + (i + j) * kWidth), words[j]);
     }
-    const T* row = in[first + r];
-    for (int64_t i = 0; i < packed; ++i) {
-      if constexpr (std::is_same_v<Packed, Bf16Pair>) {
-        const uint32_t high = kStep * i + 1 < width ? row[kStep * i + 1].bits : 0;
-        column[i * kWidth] = {row[kStep * i].bits | high << 16};
-      } else {
-        column[i * kWidth] = static_cast<Packed>(row[i]);
-      }
-    }
+    for (int64_t i = squares; i < packed; ++i)
+      for (int64_t j = 0; j < kSquare; ++j)
+        column[i * kWidth + j] =
+            is_kept(r + j) ? packed_element<Packed>(in[first + r + j], i, width) : Packed{};
   }
 }
 

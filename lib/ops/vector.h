@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "lib/tensor/dtype.h"
 
@@ -56,23 +57,68 @@ inline Vector<Compute<T>> load_wide(const T* from) {
   }
 }
 
+// An integer as wide as T: what comparisons give and shuffles take.
+template <class T>
+using LaneIndex = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+
+namespace detail {
+// first, first + step, ... as a constant in memory, which the compiler does not make of a loop over
+// lanes.
+template <class T, int kFirst, int kStep, int kFlip = 0>
+struct LaneOrder {
+  LaneIndex<T> lanes[kLanes<T>];
+  constexpr LaneOrder() : lanes() {
+    for (int i = 0; i < kLanes<T>; ++i) lanes[i] = (kFirst + kStep * i) ^ kFlip;
+  }
+};
+// Lanes first, first + 1, ... of two vectors in turn.
+template <class T, int kFirst>
+struct PairOrder {
+  LaneIndex<T> lanes[kLanes<T>];
+  constexpr PairOrder() : lanes() {
+    for (int i = 0; i < kLanes<T>; ++i) lanes[i] = kFirst + i / 2 + i % 2 * kLanes<T>;
+  }
+};
+template <class Order>
+inline constexpr Order kOrder{};
+
+// Lane i of the result: lane i ^ kDistance.
+template <class T, int kDistance>
+inline Vector<T> swapped(Vector<T> v) {
+  return __builtin_shuffle(v, load(kOrder<LaneOrder<T, 0, 1, kDistance>>.lanes));
+}
+template <class T, int kDistance = kLanes<T> / 2>
+inline Vector<T> sum_lanes(Vector<T> v) {
+  if constexpr (kDistance == 0)
+    return v;
+  else
+    return sum_lanes<T, kDistance / 2>(v + swapped<T, kDistance>(v));
+}
+template <class T, int kDistance = kLanes<T> / 2>
+inline Vector<T> max_lanes(Vector<T> v) {
+  if constexpr (kDistance == 0) {
+    return v;
+  } else {
+    const Vector<T> other = swapped<T, kDistance>(v);
+    return max_lanes<T, kDistance / 2>(v > other ? v : other);
+  }
+}
+}  // namespace detail
+
 template <class T>
 inline T sum_of(Vector<T> v) {
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int width = kLanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  return detail::sum_lanes<T>(v)[0];
 }
+template <class T>
+inline T max_of(Vector<T> v) {
+  return detail::max_lanes<T>(v)[0];
+}
+
 // Lane i: the sum over the lanes of vectors[i], of which there are kLanes<T>.
 template <class T>
 inline Vector<T> sums_of(Vector<T>* vectors) {
-  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
-  Vector<Index> even, odd;
-  for (int i = 0; i < kLanes<T>; ++i) {
-    even[i] = 2 * i;
-    odd[i] = 2 * i + 1;
-  }
+  const auto even = load(detail::kOrder<detail::LaneOrder<T, 0, 2>>.lanes);
+  const auto odd = load(detail::kOrder<detail::LaneOrder<T, 1, 2>>.lanes);
 #pragma GCC unroll 8
   for (int count = kLanes<T>; count > 1; count /= 2)
 #pragma GCC unroll 8
@@ -81,14 +127,24 @@ inline Vector<T> sums_of(Vector<T>* vectors) {
                    __builtin_shuffle(vectors[2 * i], vectors[2 * i + 1], odd);
   return vectors[0];
 }
+
+// Lane i of vectors[j] changes places with lane j of vectors[i]; there are kLanes<T> vectors.
 template <class T>
-inline T max_of(Vector<T> v) {
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int width = kLanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i)
-      lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+inline void transpose(Vector<T>* vectors) {
+  constexpr int kHalf = kLanes<T> / 2;
+  const auto low = load(detail::kOrder<detail::PairOrder<T, 0>>.lanes);
+  const auto high = load(detail::kOrder<detail::PairOrder<T, kHalf>>.lanes);
+#pragma GCC unroll 4
+  for (int round = 1; round < kLanes<T>; round *= 2) {
+    Vector<T> before[kLanes<T>];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) before[i] = vectors[i];
+#pragma GCC unroll 8
+    for (int i = 0; i < kHalf; ++i) {
+      vectors[2 * i] = __builtin_shuffle(before[i], before[i + kHalf], low);
+      vectors[2 * i + 1] = __builtin_shuffle(before[i], before[i + kHalf], high);
+    }
+  }
 }
 
 }  // namespace stmoe

@@ -18,13 +18,12 @@ namespace detail {
 // F: float or a vector of float; U: uint32_t or the vector of as many.
 template <class F, class U>
 inline F exp_f32(F x) {
-  const F lowest = F{} - 87.33654f, highest = F{} + 88.72283f;
+  const float lowest = -87.33654f, highest = 88.72283f;
+  const float infinity = std::numeric_limits<float>::infinity();
   const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  F clamped = x > lowest ? x : lowest;
-  clamped = clamped < highest ? clamped : highest;
-  const F shifted = clamped * 1.44269504f + round;
+  const F shifted = x * 1.44269504f + round;
   const F n = shifted - round;
-  const F r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  const F r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   F p = F{} + 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -33,11 +32,10 @@ inline F exp_f32(F x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   // The low bits of `shifted` hold n in two's complement: moving them up adds n to the exponent of
-  // p.
+  // p. Outside of the range, where y is meaningless, it is replaced; a NaN fails every comparison.
   F y = std::bit_cast<F>(std::bit_cast<U>(p) + (std::bit_cast<U>(shifted) << 23));
   y = x < lowest ? F{} : y;
-  y = x > highest ? F{} + std::numeric_limits<float>::infinity() : y;
-  return x == x ? y : x;
+  return x <= highest ? y : x + infinity;
 }
 }  // namespace detail
 
