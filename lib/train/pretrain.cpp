@@ -57,7 +57,19 @@ class Run {
     show_progress_line(line);
   }
 
-  void save() {
+  // Weights that are not finite are of no use: the last good checkpoint stays the newest. The guard
+  // goes back to it, unless the run ends here.
+  void save(bool is_ending) {
+    const std::string bad = first_non_finite_weight(trainer_.parameters());
+    if (!bad.empty() && !is_ending) {
+      log_warn("[checkpoint] step {}: not saved: {} is not finite", trainer_.step(), bad);
+      return;
+    }
+    if (!bad.empty())
+      throw DivergedError(
+          format("training diverged at step {}: {} is not finite, so it was not saved; lower the "
+                 "learning rate and run again: it goes on from the last checkpoint",
+                 trainer_.step(), bad));
     const Path saved = save_checkpoint(directory_.checkpoints(), trainer_.contents());
     apply_retention(directory_.checkpoints(), recipe_.checkpoint.keep_last,
                     recipe_.checkpoint.keep_every);
@@ -76,13 +88,16 @@ class Run {
   // After a step: line, evaluation, checkpoint, in this order, so that a checkpoint knows of both.
   // What is written depends on the step alone, not on where --steps ends this process: a run in
   // pieces writes what one in one go writes.
-  void after_step(bool is_stopping) {
+  void after_step(Trainer::Outcome outcome, bool is_stopping) {
     ++done_;
     const int64_t step = trainer_.step();
     const bool is_final = step == recipe_.train.steps;
     if (is_due(recipe_.train.log_every, step) || is_final) log_step();
     if (is_due(recipe_.train.evaluate_every, step) || is_final) evaluate();
-    if (is_due(recipe_.checkpoint.save_every, step) || step >= end_ || is_stopping) save();
+    // While updates are refused, no checkpoint takes the place of the one to go back to.
+    const bool is_good = outcome == Trainer::Outcome::updated;
+    const bool is_ending = step >= end_ || is_stopping;
+    if ((is_due(recipe_.checkpoint.save_every, step) && is_good) || is_ending) save(is_ending);
   }
 
  private:
@@ -125,9 +140,10 @@ void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData da
   Run run(recipe, directory, trainer, end);
   if (trainer.step() == 0) run.evaluate();
   while (trainer.step() < end) {
-    if (trainer.train_step() == Trainer::Outcome::wants_rollback) run.roll_back();
+    const Trainer::Outcome outcome = trainer.train_step();
+    if (outcome == Trainer::Outcome::wants_rollback) run.roll_back();
     const bool is_stopping = stop.requested();
-    run.after_step(is_stopping);
+    run.after_step(outcome, is_stopping);
     if (is_stopping && trainer.step() < end)
       throw InterruptedError(
           format("stopped on request after step {}; the checkpoint is saved: run the same command "

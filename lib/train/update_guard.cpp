@@ -14,11 +14,17 @@ namespace stmoe {
 
 std::string first_non_finite(const ParameterList& parameters, double loss, double gradient_norm) {
   if (std::isfinite(loss) && std::isfinite(gradient_norm)) return "";
-  for (const Parameter& parameter : parameters)
-    if (!std::isfinite(sum_of_squares(parameter.value.value()))) return parameter.name;
+  if (const std::string weight = first_non_finite_weight(parameters); !weight.empty())
+    return weight;
   if (!std::isfinite(loss)) return "the loss";
   if (auto name = first_non_finite_gradient(parameters)) return "the gradient of " + *name;
   return "the gradient norm";
+}
+
+std::string first_non_finite_weight(const ParameterList& parameters) {
+  for (const Parameter& parameter : parameters)
+    if (!std::isfinite(sum_of_squares(parameter.value.value()))) return parameter.name;
+  return "";
 }
 
 bool UpdateGuard::is_spike(double loss) const {

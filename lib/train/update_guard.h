@@ -43,4 +43,7 @@ class UpdateGuard {
 // empty: all are finite.
 std::string first_non_finite(const ParameterList& parameters, double loss, double gradient_norm);
 
+// The first weight that is not finite; empty: all are.
+std::string first_non_finite_weight(const ParameterList& parameters);
+
 }  // namespace stmoe
