@@ -18,6 +18,7 @@
 #include "lib/base/threads.h"
 #include "lib/ops/own_product.h"
 #include "lib/ops/scratch.h"
+#include "lib/ops/transpose.h"
 
 namespace stmoe {
 namespace {
@@ -177,34 +178,47 @@ int64_t pieces_of(int64_t size, int64_t pieces, int64_t multiple) {
   return std::min(size, (each + multiple - 1) / multiple * multiple);
 }
 
-// About 16 tiles, or fewer so that none is under 20 MFLOP. B is packed once per tile by the
-// library, and A too when it is transposed: tiles are cut along rows first, and not below 128 rows
-// (256 for a transposed A) or 256 columns.
+// Measured: the library packs (a block of) B anew for every tile, so tiles of 512 rows and columns
+// or more are fast, 256 rows cost up to 5 %, 128 rows or 256 columns up to 15 %. Cut as far as that
+// is worth for 16 tiles of at least 20 MFLOP.
 Tiling tiling_of(const MatrixView& c, const MatrixView& a) {
+  struct Limit {
+    int64_t rows, cols, tiles;  // cut down to this size while there are fewer tiles
+  };
   const double flops = 2.0 * static_cast<double>(c.batch) * static_cast<double>(c.rows) *
                        static_cast<double>(c.cols) * static_cast<double>(a.cols);
   const auto wanted = static_cast<int64_t>(std::clamp(flops / 2e7, 1.0, 16.0));
-  const bool is_transposed = a.row_stride == 1 && a.rows > 1;
-  const int64_t least_rows = is_transposed ? 256 : 128, least_cols = 512;
+  const Limit limits[] = {
+      {1024, 2048, INT64_MAX}, {512, 512, 16}, {256, 512, 16}, {128, 512, 8}, {64, 256, 4}};
   int64_t row_pieces = 1, col_pieces = 1;
-  while (c.batch * row_pieces * col_pieces < wanted) {
-    if (is_transposed && c.cols / (2 * col_pieces) >= least_cols)
-      col_pieces *= 2;
-    else if (c.rows / (2 * row_pieces) >= least_rows)
-      row_pieces *= 2;
-    else if (c.cols / (2 * col_pieces) >= 256)
-      col_pieces *= 2;
-    else if (c.rows / (2 * row_pieces) >= 64)
-      row_pieces *= 2;
-    else
-      break;
+  for (const Limit& limit : limits) {
+    const int64_t most = limit.tiles == INT64_MAX ? INT64_MAX : std::min(limit.tiles, wanted);
+    const auto has_fewer = [&] { return c.batch * row_pieces * col_pieces < most; };
+    while (has_fewer() && c.rows >= 2 * row_pieces * limit.rows) row_pieces *= 2;
+    while (has_fewer() && c.cols >= 2 * col_pieces * limit.cols) col_pieces *= 2;
   }
-  const int64_t depth_pieces = (a.cols + kMostDepth - 1) / kMostDepth;
+  const int64_t depth_pieces = std::max<int64_t>(1, num_chunks(a.cols, kMostDepth));
   return {pieces_of(c.rows, row_pieces, 16), pieces_of(c.cols, col_pieces, 64),
-          std::max<int64_t>(1, pieces_of(a.cols, std::max<int64_t>(1, depth_pieces), 64))};
+          std::max<int64_t>(1, pieces_of(a.cols, depth_pieces, 64))};
+}
+
+// The library copies a transposed A once per tile and slowly: where there is enough to gain, we
+// transpose it once. Rows of the copy do not start a power of two apart, or they would compete for
+// the same cache sets.
+bool pays_to_transpose(const MatrixView& c, const MatrixView& a) {
+  constexpr int64_t kLeast = 256;
+  return a.dtype != DType::f64 && a.row_stride == 1 && a.col_stride >= a.rows && a.rows >= 64 &&
+         a.cols >= kLeast && c.cols >= kLeast;
 }
 
 void multiply_cpu(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
+  if (pays_to_transpose(c, a)) {
+    const int64_t row = (a.cols + 31) / 32 * 32 + 32;
+    const Tensor copy = Tensor::empty({a.batch, a.rows, row}, a.dtype);
+    const MatrixView transposed = matrix_view(copy.slice(2, 0, a.cols));
+    copy_transposed(transposed, a);
+    return multiply_cpu(c, transposed, b, accumulate);
+  }
   const Tiling tile = tiling_of(c, a);
   const int64_t row_tiles = num_chunks(c.rows, tile.rows),
                 col_tiles = num_chunks(c.cols, tile.cols);
