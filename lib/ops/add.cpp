@@ -45,6 +45,15 @@ void weighted_sum_cpu(const Tensor& y, std::span<const Tensor> terms,
   y.fill(total);
 }
 
+// A function of its own: in a lambda, a captured pointer would be gathered anew for every element.
+template <class T>
+double sum_of(const T* x, int64_t count) {
+  double total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < count; ++i) total += static_cast<Compute<T>>(x[i]);
+  return total;
+}
+
 // Sums of fixed chunks, added in their order.
 void sum_cpu(const Tensor& y, const Tensor& x) {
   constexpr int64_t kChunk = 1 << 14;
@@ -53,10 +62,7 @@ void sum_cpu(const Tensor& y, const Tensor& x) {
     using T = decltype(tag);
     const T* values = x.data<T>();
     parallel_for(x.numel(), kChunk, [&](int64_t begin, int64_t end, int64_t chunk) {
-      double total = 0;
-#pragma omp simd reduction(+ : total)
-      for (int64_t i = begin; i < end; ++i) total += static_cast<Compute<T>>(values[i]);
-      partial[static_cast<size_t>(chunk)] = total;
+      partial[static_cast<size_t>(chunk)] = sum_of(values + begin, end - begin);
     });
   });
   y.fill(std::accumulate(partial.begin(), partial.end(), 0.0));
