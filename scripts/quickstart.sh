@@ -62,9 +62,11 @@ done
 
 run=$output/$recipe
 say "Pretraining recipes/pretrain/$recipe.yaml (log: $run/log.txt)"
+compute=f32
+if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then compute=bf16; fi  # twice as fast where the processor has it
 status=0
 "$bin/stmoe-pretrain" "recipes/pretrain/$recipe.yaml" --output "$run" "${steps[@]}" \
-  --set "vocabulary.model=$data/english-8k.model" \
+  --set "precision.compute=$compute" --set "vocabulary.model=$data/english-8k.model" \
   --set "data.train=$data/train.h5" --set "data.validation=$data/validation.h5" || status=$?
 if [ "$status" -eq 75 ]; then
   echo "Stopped on request; the same command goes on from here."
@@ -77,5 +79,6 @@ entropy=$("$bin/stmoe-data" inspect --json "$data/train.h5" | sed -n 's/.*"unigr
 awk -v unigram_entropy="${entropy:-0}" -f scripts/show_run.awk "$run/metrics.jsonl"
 
 say "Blanks filled in by the model (greedy)"
-"$bin/stmoe-eval" generate --checkpoint "$run" --max-length 24 --input recipes/data/english/blanks.txt >"$output/filled.txt"
-paste -d '\n' recipes/data/english/blanks.txt <(sed 's/^/    -> /' "$output/filled.txt")
+blanks=recipes/data/english/blanks.txt
+"$bin/stmoe-eval" generate --checkpoint "$run" --max-length 24 --input $blanks >"$output/filled.txt"
+awk -f scripts/fill_blanks.awk $blanks "$output/filled.txt"
