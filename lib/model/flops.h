@@ -2,10 +2,13 @@
 // Floating-point operations of one sequence, a multiply-add counted as two, matrix products only.
 // With L input and T target tokens, width d, inner width i = heads * d_kv, hidden width ff, E
 // experts, k experts per token, vocabulary V:
-//   encoder layer:  8 L d i + 4 L L i  + F(L)
-//   decoder layer:  8 T d i + 4 T T i  +  4 T d i + 4 L d i + 4 T L i  + F(T)      (self, then
-//   cross; its K and V read L tokens) F(n) dense 2 n P, sparse 2 n k P + 2 n d E, where P = 2 d ff
-//   (relu) or 3 d ff (geglu) logits:         2 T V d
+//   encoder layer   8 L d i + 4 L L i + F(L)
+//   decoder layer   8 T d i + 4 T T i                        self-attention
+//                   + 4 T d i + 4 L d i + 4 T L i            cross-attention: K and V read L tokens
+//                   + F(T)
+//   F(n)            2 n P when dense, 2 n k P + 2 n d E when sparse,
+//                   with P = 2 d ff (relu) or 3 d ff (geglu)
+//   logits          2 T V d
 // Scores are counted in full, whatever the mask; experts by choice, whatever the capacity. The
 // backward pass counts twice the forward pass, and recomputation is not counted: model FLOPs, not
 // hardware FLOPs.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Groups of 64 elements (16 Philox counters) go through loops without branches, which the compiler
-// turns into vector code: about a nanosecond an element, so that 600 million weights take a second
-// or two.
+// turns into vector code: a few nanoseconds an element, so that 600 million weights take seconds.
 #include "lib/nn/initializer.h"
 
 #include <array>
