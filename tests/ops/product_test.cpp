@@ -3,6 +3,7 @@
 // bits with any number of threads and run after run.
 #include "lib/ops/product.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -12,6 +13,9 @@
 #include "lib/base/random.h"
 #include "lib/base/threads.h"
 #include "lib/ops/own_product.h"
+#include "lib/ops/scratch.h"
+#include "lib/ops/transpose.h"
+#include "tests/support/close.h"
 
 namespace stmoe {
 namespace {
@@ -133,7 +137,38 @@ TEST_CASE("products that are cut into tiles and into several sums match the naiv
     check_case({1, 24, 40, 9001}, in, out, product);
     check_case({2, 24, 40, 9001, true, false, out != DType::bf16}, in, out, product);
     check_case({1, 1100, 60, 512, true, true}, in, out, product);
+    check_case({2, 70, 257, 515, true, true, out != DType::bf16, 3}, in, out, product);
   }
+}
+
+TEST_CASE("a transposed copy holds every element in its place", "[ops][product]") {
+  for (DType dtype : {DType::f32, DType::bf16})
+    for (auto [rows, cols] : {std::pair{1, 1}, {3, 70}, {16, 32}, {65, 131}, {100, 257}}) {
+      CAPTURE(rows, cols, name_of(dtype));
+      const Tensor in = random_tensor({2, cols, rows + 3}, dtype, "in").slice(2, 2, rows + 2);
+      const Tensor out = random_tensor({2, rows, cols + 5}, dtype, "out").slice(2, 0, cols);
+      copy_transposed(matrix_view(out), matrix_view(in.transpose(1, 2)));
+      test::require_same_bits(out.contiguous(), in.transpose(1, 2).contiguous());
+    }
+}
+
+TEST_CASE("working memory of nested scopes does not overlap and is used again", "[ops][product]") {
+  Scratch outer;
+  float* first = outer.take<float>(100);
+  std::fill_n(first, 100, 1.0f);
+  float* inner_first = nullptr;
+  for (int round = 0; round < 2; ++round) {
+    Scratch inner;
+    float* small = inner.take<float>(7);
+    if (round == 0) inner_first = small;
+    REQUIRE(small == inner_first);
+    float* large = inner.take<float>(1 << 21);  // more than a block
+    std::fill_n(small, 7, 2.0f);
+    std::fill_n(large, 1 << 21, 3.0f);
+    REQUIRE(std::count(small, small + 7, 2.0f) == 7);
+  }
+  REQUIRE(std::count(first, first + 100, 1.0f) == 100);
+  REQUIRE(reinterpret_cast<uintptr_t>(outer.take<char>(1)) % 64 == 0);
 }
 
 TEST_CASE("empty matrices multiply to nothing or to zero", "[ops][product]") {

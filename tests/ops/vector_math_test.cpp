@@ -53,6 +53,24 @@ TEST_CASE("sums and maxima over a vector", "[ops][vector_math]") {
   REQUIRE(max_of<float>(load(x)) == x[2]);
 }
 
+TEST_CASE("vectors are transposed and summed lane by lane", "[ops][vector_math]") {
+  constexpr int kSize = kLanes<float>;
+  Vector<float> vectors[kSize], again[kSize];
+  for (int i = 0; i < kSize; ++i)
+    for (int j = 0; j < kSize; ++j) again[i][j] = vectors[i][j] = static_cast<float>(100 * i + j);
+  transpose<float>(vectors);
+  for (int i = 0; i < kSize; ++i)
+    for (int j = 0; j < kSize; ++j) REQUIRE(vectors[i][j] == static_cast<float>(100 * j + i));
+  const Vector<float> sums = sums_of<float>(again);
+  for (int i = 0; i < kSize; ++i)
+    REQUIRE(sums[i] == static_cast<float>(100 * i * kSize + kSize * (kSize - 1) / 2));
+  const bf16 values[] = {bf16(1.5f), bf16(-2.0f), bf16(3e38f), bf16(0.0f), bf16(7.0f), bf16(8.0f),
+                         bf16(9.0f), bf16(1.0f),  bf16(1.0f),  bf16(1.0f), bf16(1.0f), bf16(1.0f),
+                         bf16(1.0f), bf16(1.0f),  bf16(1.0f),  bf16(1.0f)};
+  const Vector<float> wide = load_wide(values);
+  for (int i = 0; i < kSize; ++i) REQUIRE(wide[i] == static_cast<float>(values[i]));
+}
+
 TEST_CASE("vector_exp keeps infinities, NaN and exact points", "[ops][vector_math]") {
   REQUIRE(vector_exp(0.0f) == 1.0f);
   REQUIRE(vector_exp(-0.0f) == 1.0f);
