@@ -125,17 +125,18 @@ class CorpusRun {
   CorpusCounts tokenize() {
     std::vector<Path> files, parts;
     uint64_t bytes = 0;
+    size_t num_done = 0;
     for (size_t i = 0; i < parts_.size(); ++i) {
-      if (PartReader::is_complete(parts_[i]) ||
-          std::find(parts.begin(), parts.end(), parts_[i]) != parts.end())
-        continue;
-      files.push_back(job_.inputs[i]);
-      parts.push_back(parts_[i]);
-      bytes += std::filesystem::file_size(job_.inputs[i]);
+      if (PartReader::is_complete(parts_[i])) {
+        ++num_done;
+      } else if (std::find(parts.begin(), parts.end(), parts_[i]) == parts.end()) {
+        files.push_back(job_.inputs[i]);
+        parts.push_back(parts_[i]);
+        bytes += std::filesystem::file_size(job_.inputs[i]);
+      }
     }
-    if (files.size() < job_.inputs.size())
-      log_info("[data] going on: {} of {} files were done before",
-               job_.inputs.size() - files.size(), job_.inputs.size());
+    if (num_done > 0)
+      log_info("[data] going on: {} of {} files were done before", num_done, job_.inputs.size());
     return write_parts(files, parts, bytes);
   }
 
@@ -162,8 +163,10 @@ class CorpusRun {
         tokens += document.num_tokens;
       }
       counts += output->tokenized.counts;
-      progress.show(bytes_before + output->file_position, all.tokens + counts.tokens);
-      if (!output->is_last) continue;
+      if (!output->is_last) {
+        progress.show(bytes_before + output->file_position, all.tokens + counts.tokens);
+        continue;
+      }
       writer->finish(counts);
       writer.reset();
       all += std::exchange(counts, {});
