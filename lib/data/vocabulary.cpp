@@ -13,9 +13,11 @@ namespace {
 
 constexpr std::string_view kSentinelPrefix = "<extra_id_";
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581, how SentencePiece writes a blank
+constexpr std::string_view kBlanks = " \t\r\n";
+constexpr size_t kLongestPart = 1 << 20;
 constexpr std::string_view kUnknownMark = "\xee\x80\x80";  // U+E000, private use: in no vocabulary
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+bool is_blank(char c) { return kBlanks.find(c) != std::string_view::npos; }
 
 std::string sentinel_text(int number) { return format("{}{}>", kSentinelPrefix, number); }
 
@@ -37,7 +39,21 @@ class Vocabulary::Impl {
   sentencepiece::SentencePieceProcessor processor;
   std::string hash, name;
 
+  // SentencePiece needs about 80 bytes of memory a byte of text, so a very long text goes in parts
+  // that end at blanks: pieces do not reach over a blank.
   void append_ids(std::string_view text, std::vector<int32_t>& ids) const {
+    while (text.size() > kLongestPart) {
+      size_t cut = text.find_last_of(kBlanks, kLongestPart);
+      if (cut == std::string_view::npos || cut == 0)
+        cut = text.find_first_of(kBlanks, kLongestPart);
+      if (cut == std::string_view::npos) break;
+      append_part(text.substr(0, cut), ids);
+      text.remove_prefix(cut);
+    }
+    append_part(text, ids);
+  }
+
+  void append_part(std::string_view text, std::vector<int32_t>& ids) const {
     static_assert(std::is_same_v<int, int32_t>);
     std::vector<int> part;
     const auto status = processor.Encode(text, &part);

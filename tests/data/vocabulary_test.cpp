@@ -77,6 +77,21 @@ TEST_CASE("sentinels decode as text with the words around them", "[data][vocabul
   CHECK(t5.decode(std::vector<int32_t>{}).empty());
 }
 
+TEST_CASE("a text of megabytes gets the ids of its words", "[data][vocabulary]") {
+  const std::string sentence = "The quick brown fox jumps over the lazy dog, naïvely.\n";
+  const auto ids = t5_vocabulary().encode(sentence);
+  std::string text;
+  std::vector<int32_t> expected;
+  while (text.size() < 2'500'000) {
+    text += sentence;
+    expected.insert(expected.end(), ids.begin(), ids.end());
+  }
+  CHECK(t5_vocabulary().encode(text) == expected);
+  // Without any blank there is nowhere to cut.
+  const std::string one_word(1'100'000, 'a');
+  CHECK(t5_vocabulary().encode(one_word).size() == one_word.size() + 1);
+}
+
 TEST_CASE("ids outside the vocabulary decode like unk", "[data][vocabulary]") {
   const std::string unk = t5_vocabulary().decode(std::vector<int32_t>{kUnkId});
   CHECK(t5_vocabulary().decode(std::vector<int32_t>{32100}) == unk);
