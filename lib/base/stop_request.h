@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether someone asked this process to finish its step, save and end. Set from signal handlers, read by loops.
+// Whether someone asked this process to finish its step, save and end. Set from signal handlers,
+// read by loops.
 #pragma once
 
 #include <atomic>

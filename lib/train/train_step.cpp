@@ -65,7 +65,7 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
     context.key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("train").fold(
         static_cast<uint64_t>(step));
     context.first_row = begin;
-    const ModelOutputs outputs = model.forward(inputs_of(batch, begin, end), context);
+    ModelOutputs outputs = model.forward(inputs_of(batch, begin, end), context);
     const CrossEntropy language =
         language_loss(outputs, rows(batch.targets_BT, begin, end),
                       {recipe.train.z_loss, recipe.train.label_smoothing});
@@ -80,6 +80,8 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
     losses.total_loss += total.value().item();
     add_language(losses, language);
     add_routing(losses, outputs, share);
+    outputs = {};  // nobody else holds the logits now: their gradient takes their place
+    terms.clear();
     backward(total);
   }
   return losses;
