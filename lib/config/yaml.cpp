@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/config/yaml.h"
 
+#include <sstream>
+
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include "lib/base/error.h"
@@ -83,16 +86,42 @@ class Converter {
   int num_nodes_ = 0;
 };
 
+class IgnoreEvents final : public YAML::EventHandler {
+  using Mark = const YAML::Mark&;
+  using Text = const std::string&;
+  using Anchor = YAML::anchor_t;
+  using Style = YAML::EmitterStyle::value;
+  void OnDocumentStart(Mark) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(Mark, Anchor) override {}
+  void OnAlias(Mark, Anchor) override {}
+  void OnScalar(Mark, Text, Anchor, Text) override {}
+  void OnSequenceStart(Mark, Text, Anchor, Style) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(Mark, Text, Anchor, Style) override {}
+  void OnMapEnd() override {}
+};
+
+// Not YAML::LoadAll: yaml-cpp 0.7 makes documents without end out of a text that begins with a
+// comma.
+bool has_second_document(std::string_view text) {
+  std::istringstream stream{std::string(text)};
+  YAML::Parser parser(stream);
+  IgnoreEvents ignore;
+  return parser.HandleNextDocument(ignore) && parser.HandleNextDocument(ignore);
+}
+
 }  // namespace
 
 ConfigNode parse_yaml(std::string_view text, const ConfigSource& source, Problems& problems) {
   try {
-    std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() > 1)
-      throw UsageError(format("{}: has {} YAML documents, expected one; remove the '---' lines",
-                              source.name, documents.size()));
-    if (documents.empty()) documents.emplace_back();
-    return Converter(source, problems).convert(documents[0], "", 0);
+    if (has_second_document(text))
+      throw UsageError(
+          format("{}: is not one YAML document, expected keys and values; remove '---' lines and "
+                 "what stands "
+                 "before the first key",
+                 source.name));
+    return Converter(source, problems).convert(YAML::Load(std::string(text)), "", 0);
   } catch (const YAML::Exception& error) {
     ConfigSource at = source;
     if (at.line > 0) at.line = error.mark.line + 1;

@@ -186,7 +186,8 @@ TEST_CASE("text that is no recipe is refused with its line", "[config]") {
       {"steps: 1\n\tmodel: 2\n",
        "r.yaml:2: invalid YAML: illegal tab when looking for indentation"},
       {"steps: 1\n---\nsteps: 2\n",
-       "r.yaml: has 2 YAML documents, expected one; remove the '---' lines"},
+       "r.yaml: is not one YAML document, expected keys and values; remove '---' lines"},
+      {",steps: 1\n", "r.yaml: is not one YAML document"},
       {"model: &a\n  layers: [*a]\n", "r.yaml:1: model.layers[0].layers[0]"},
   };
   for (const BadInput& bad : cases)
@@ -196,7 +197,7 @@ TEST_CASE("text that is no recipe is refused with its line", "[config]") {
 TEST_CASE("random damage to a recipe ends in a config or in a UsageError, never in anything else",
           "[config]") {
   const std::string text =
-      print_config(parse("train: [a.h5, b.h5]\nshape: {kind: box}\nclip: 0.5\n"));
+      print_config(parse("train: [/data/a.h5, /data/b.h5]\nshape: {kind: box}\nclip: 0.5\n"));
   const std::string bytes = ":-[]{},&*!|>'\"%@`#?\t\n \\~<=\xff\x00" + std::string("0a.e");
   RandomStream random(RandomKey{11});
   int num_refused = 0;
