@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One batch's gradient: forward and backward over its micro-batches. Losses are normalised over the
 // whole batch and random numbers are drawn at global row indices, so the number of micro-batches
-// changes only what the router's groups see and the experts' own dropout, which is drawn at the rows
-// of their buffers.
+// changes only what the router's groups see and the experts' own dropout, which is drawn at the
+// rows of their buffers.
 #pragma once
 
 #include <string>

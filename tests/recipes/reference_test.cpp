@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// docs/reference/recipe-keys.md is made from the field lists of the Config structs. To write it anew:
+// docs/reference/recipe-keys.md is made from the field lists of the Config structs. To write it
+// anew:
 //   build/dev/tests/recipes/test_recipes "[.write-reference]"
 #include <catch2/catch.hpp>
 
@@ -14,7 +15,8 @@ const Path kPage = Path(STMOE_SOURCE_DIR) / "docs/reference/recipe-keys.md";
 
 std::string page() {
   return "# Recipe keys\n\nEvery key of a recipe, made from the sources; how recipes work is in "
-         "[the guide](../guide/recipes.md).\n`stmoe-pretrain RECIPE --print-recipe` prints a recipe "
+         "[the guide](../guide/recipes.md).\n`stmoe-pretrain RECIPE --print-recipe` prints a "
+         "recipe "
          "with all of them.\n" +
          config_reference<Recipe>();
 }
