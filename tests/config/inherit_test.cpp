@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recipes on disk: bases, paths, and --set.
 #include <catch2/catch.hpp>
+#include <unistd.h>
 
 #include "lib/base/error.h"
 #include "lib/base/files.h"
@@ -13,7 +14,8 @@ namespace {
 // A directory of recipes for one test.
 class Recipes {
  public:
-  Recipes() : directory_(Path(STMOE_BINARY_DIR) / "config_test_recipes") {
+  // One directory a process: CTest runs tests side by side.
+  Recipes() : directory_(Path(STMOE_BINARY_DIR) / format("config_test_recipes-{}", ::getpid())) {
     stmoe::remove_all(directory_);
     make_directories(directory_ / "models");
   }
