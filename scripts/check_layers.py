@@ -55,7 +55,7 @@ def room_closures(root):
         for name, rest in re.findall(r"stmoe_add_room\(\s*(\w+)([^)]*)\)", code_of_lists(lists)):
             if name != lists.parent.name:
                 raise SystemExit(f"{lists}: room {name} in folder {lists.parent.name}")
-            words = re.search(r"\bDEPENDS\b(.*?)(?=\b(?:SOURCES|LINK)\b|$)", rest, re.S)
+            words = re.search(r"\bDEPENDS\b(.*?)(?=\b(?:SOURCES|CPU_KERNELS|BF16_KERNELS|LINK)\b|$)", rest, re.S)
             depends[name] = words.group(1).split() if words else []
 
     def below(room, path=()):

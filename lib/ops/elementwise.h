@@ -4,6 +4,7 @@
 #pragma once
 
 #include "lib/base/threads.h"
+#include "lib/ops/gradient_buffer.h"
 #include "lib/tensor/tensor.h"
 
 namespace stmoe {
@@ -17,12 +18,6 @@ void map_elements(int64_t count, T* y, F f, const X*... x) {
     for (int64_t i = begin; i < end; ++i)
       y[i] = static_cast<T>(f(static_cast<Compute<X>>(x[i])...));
   });
-}
-
-// Where an element-wise gradient goes: over dy when the closure is its last owner, else into a new
-// tensor.
-inline Tensor gradient_buffer(const Tensor& dy) {
-  return dy.is_shared() ? Tensor::empty_like(dy) : dy;
 }
 
 }  // namespace stmoe

@@ -1,15 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/tensor/device.h"
 
+#include <vector>
+
 namespace stmoe {
+namespace {
+
+const void* find_entry(const KernelTable& table, Device device) {
+  const auto& entries = table.entries[static_cast<int>(device)];
+  for (int level = static_cast<int>(cpu_level()); level >= 0; --level)
+    if (entries[level]) return entries[level];
+  return nullptr;
+}
+
+}  // namespace
 
 std::string_view name_of(Device device) {
   static constexpr std::string_view kNames[] = {"cpu", "emu", "cuda"};
   return kNames[static_cast<int>(device)];
 }
 
-void fail_missing_kernels(const char* op, Device device) {
-  throw BugError(format("{}: there is no kernel for device {}", op, name_of(device)));
+void register_kernels(KernelTable& table, Device device, CpuLevel level, const void* kernels) {
+  table.entries[static_cast<int>(device)][static_cast<int>(level)] = kernels;
+}
+
+const void* find_kernels(const KernelTable& table, Device device, const char* op) {
+  const void* found = find_entry(table, device);
+  if (!found && device == Device::emu) found = find_entry(table, Device::cpu);
+  if (found) return found;
+  std::vector<std::string_view> known;
+  for (Device other : {Device::cpu, Device::emu, Device::cuda})
+    if (find_entry(table, other)) known.push_back(name_of(other));
+  throw BugError(format("{}: there is no kernel for device {}; there are kernels for: {}", op,
+                        name_of(device), fmt::join(known, ", ")));
 }
 
 }  // namespace stmoe

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices and per-device tables of kernels. An op's CPU and CUDA files register their kernels when
-// the objects load; nothing else is edited to add a device or an op.
+// the objects load; nothing else is edited to add a device or an op. CPU kernels are registered
+// once per level (lib/base/cpu_level.h).
 #pragma once
 
-#include <array>
 #include <string>
 #include <string_view>
 
+#include "lib/base/cpu_level.h"
 #include "lib/base/error.h"
 
 namespace stmoe {
@@ -18,34 +19,39 @@ inline constexpr int kNumDevices = 3;
 std::string_view name_of(Device device);
 inline bool is_host_memory(Device device) { return device != Device::cuda; }
 
-// `Kernels` is a plain struct of function pointers with `static constexpr const char* kOp`.
-template <class Kernels>
-class KernelTable {
- public:
-  static const Kernels*& entry(Device device) {
-    static std::array<const Kernels*, kNumDevices> entries{};
-    return entries[static_cast<int>(device)];
-  }
+// Pointers to the op's `Kernels`, a plain struct of function pointers with `static constexpr const
+// char* kOp`.
+struct KernelTable {
+  const void* entries[kNumDevices][kNumCpuLevels];
 };
+template <class Kernels>
+inline constinit KernelTable kernel_table{};
 
-[[noreturn]] void fail_missing_kernels(const char* op, Device device);
+void register_kernels(KernelTable& table, Device device, CpuLevel level, const void* kernels);
+// The entry of the highest level up to cpu_level(); throws BugError when there is none.
+const void* find_kernels(const KernelTable& table, Device device, const char* op);
 
 // The kernels of an op on a device. `emu` falls back to `cpu`, so that a whole model runs there.
 template <class Kernels>
 const Kernels& kernels(Device device) {
-  const Kernels* found = KernelTable<Kernels>::entry(device);
-  if (!found && device == Device::emu) found = KernelTable<Kernels>::entry(Device::cpu);
-  if (!found) fail_missing_kernels(Kernels::kOp, device);
-  return *found;
+  return *static_cast<const Kernels*>(find_kernels(kernel_table<Kernels>, device, Kernels::kOp));
 }
 
 }  // namespace stmoe
 
+// What runs before main must run on any processor, also in a file compiled for AVX-512: so the
+// entries are constants, and the function that registers them is compiled for plain x86-64.
+#if defined(__x86_64__)
+#define STMOE_RUNS_AT_START [[gnu::constructor, gnu::target("arch=x86-64")]]
+#else
+#define STMOE_RUNS_AT_START [[gnu::constructor]]
+#endif
+
 // STMOE_REGISTER_KERNELS(RmsNormKernels, cpu, {forward_cpu, backward_cpu})
-#define STMOE_REGISTER_KERNELS(Kernels, device, ...)                                      \
-  static const Kernels stmoe_kernels_##Kernels##_##device = Kernels __VA_ARGS__;          \
-  [[maybe_unused]] static const bool stmoe_kernels_registered_##Kernels##_##device = [] { \
-    ::stmoe::KernelTable<Kernels>::entry(::stmoe::Device::device) =                       \
-        &stmoe_kernels_##Kernels##_##device;                                              \
-    return true;                                                                          \
-  }();
+#define STMOE_REGISTER_KERNELS(Kernels, device, ...)                                       \
+  static constinit const Kernels stmoe_kernels_##Kernels##_##device = Kernels __VA_ARGS__; \
+  STMOE_RUNS_AT_START static void stmoe_register_##Kernels##_##device() {                  \
+    ::stmoe::register_kernels(::stmoe::kernel_table<Kernels>, ::stmoe::Device::device,     \
+                              ::stmoe::CpuLevel::STMOE_CPU_LEVEL,                          \
+                              &stmoe_kernels_##Kernels##_##device);                        \
+  }

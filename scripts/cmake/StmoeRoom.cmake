@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# stmoe_add_room(NAME SOURCES a.cpp ... DEPENDS lower_room ... LINK third_party ...): one folder of lib/ as an object
-# library `stmoe_NAME`. DEPENDS is the include direction that scripts/check_layers.py enforces.
+# stmoe_add_room(NAME SOURCES a.cpp ... CPU_KERNELS cpu/b.cpp ... BF16_KERNELS cpu/c.cpp ... DEPENDS lower_room ...
+# LINK third_party ...): one folder of lib/ as an object library `stmoe_NAME`. DEPENDS is the include direction that
+# scripts/check_layers.py enforces. CPU_KERNELS and BF16_KERNELS are in `stmoe_NAME` too, as they run on any processor,
+# and are compiled again into `stmoe_NAME_LEVEL` for every other level.
 function(stmoe_add_room name)
-  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPENDS;LINK" ${ARGN})
+  cmake_parse_arguments(ROOM "" "" "SOURCES;CPU_KERNELS;BF16_KERNELS;DEPENDS;LINK" ${ARGN})
   set(target stmoe_${name})
-  add_library(${target} OBJECT ${ROOM_SOURCES})
+  add_library(${target} OBJECT ${ROOM_SOURCES} ${ROOM_CPU_KERNELS} ${ROOM_BF16_KERNELS})
   target_link_libraries(${target} PUBLIC stmoe_options ${ROOM_LINK})
   set(closure ${name})
   foreach(room ${ROOM_DEPENDS})
@@ -15,6 +17,56 @@ function(stmoe_add_room name)
   list(REMOVE_DUPLICATES closure)
   set_property(GLOBAL PROPERTY STMOE_CLOSURE_${name} ${closure})
   set_property(GLOBAL APPEND PROPERTY STMOE_ROOMS ${name})
+  foreach(level ${STMOE_CPU_LEVELS})
+    set(kernels ${ROOM_CPU_KERNELS} ${ROOM_BF16_KERNELS})
+    if(level STREQUAL "avx512_bf16")
+      set(kernels ${ROOM_BF16_KERNELS})
+    endif()
+    stmoe_add_level(${name} ${level} "${kernels}" "${ROOM_LINK};${ROOM_DEPENDS}")
+  endforeach()
+endfunction()
+
+# The kernels once more, as `stmoe_ROOM_LEVEL`. Each is included by a source NAME.LEVEL.cpp, so that objects of one kernel
+# have names of their own in archives and in the linker's map.
+function(stmoe_add_level room level kernels links)
+  set(sources)
+  foreach(kernel ${kernels})
+    cmake_path(ABSOLUTE_PATH kernel BASE_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
+    cmake_path(RELATIVE_PATH kernel BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE include)
+    cmake_path(GET kernel STEM name)
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/${level}/${name}.${level}.cpp)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${include}\"\n" @ONLY)
+    list(APPEND sources ${source})
+  endforeach()
+  if(NOT sources)
+    return()
+  endif()
+  add_library(stmoe_${room}_${level} OBJECT ${sources})
+  target_compile_options(stmoe_${room}_${level} PRIVATE ${STMOE_CPU_FLAGS_${level}})
+  target_compile_definitions(stmoe_${room}_${level} PRIVATE STMOE_CPU_LEVEL=${level})
+  target_link_libraries(stmoe_${room}_${level} PRIVATE stmoe_options)
+  foreach(link ${links})
+    if(TARGET stmoe_${link})
+      set(link stmoe_${link})
+    endif()
+    target_link_libraries(stmoe_${room}_${level} PRIVATE ${link})
+  endforeach()
+endfunction()
+
+# stmoe_link_rooms(TARGET KEYWORD room ...): the objects of rooms, in the order that keeps the program running on any
+# processor: functions of headers that several objects define are taken from the first, so plain objects come before
+# those of a level, and lower levels before higher ones (docs/decisions/0002-cpu-levels.md; the test cpu_levels checks it).
+function(stmoe_link_rooms target keyword)
+  foreach(room ${ARGN})
+    target_link_libraries(${target} ${keyword} stmoe_${room})
+  endforeach()
+  foreach(level ${STMOE_CPU_LEVELS})
+    foreach(room ${ARGN})
+      if(TARGET stmoe_${room}_${level})
+        target_link_libraries(${target} ${keyword} stmoe_${room}_${level})
+      endif()
+    endforeach()
+  endforeach()
 endfunction()
 
 # stmoe_add_program(NAME SOURCES ...): an executable over the whole library and apps/common, in bin/ of the build folder.
@@ -40,9 +92,7 @@ function(stmoe_add_test room)
   endforeach()
   list(REMOVE_DUPLICATES closure)
   add_executable(test_${room} ${sources})
-  foreach(part ${closure})
-    target_link_libraries(test_${room} PRIVATE stmoe_${part})
-  endforeach()
+  stmoe_link_rooms(test_${room} PRIVATE ${closure})
   target_link_libraries(test_${room} PRIVATE Catch2::Catch2WithMain)
   if(TARGET stmoe_test_ops AND "autograd" IN_LIST closure)
     target_link_libraries(test_${room} PRIVATE stmoe_test_ops)

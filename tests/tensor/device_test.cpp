@@ -27,6 +27,22 @@ TEST_CASE("kernels are found by device, emulation falls back to the CPU's", "[te
   CHECK(kernels<AnswerKernels>(Device::emu).answer() == 42);
 }
 
+TEST_CASE("kernels are taken from the CPU level, or the nearest below that has them",
+          "[tensor][device][cpu_level]") {
+  static constexpr AnswerKernels kAvx512{[] { return 512; }};
+  KernelTable table{};
+  const auto answer = [&](CpuLevel level) {
+    CpuLevelScope scope(level);
+    return static_cast<const AnswerKernels*>(find_kernels(table, Device::cpu, "answer"))->answer();
+  };
+  CHECK_THROWS_AS(answer(CpuLevel::portable), BugError);
+  register_kernels(table, Device::cpu, CpuLevel::portable, &kernels<AnswerKernels>(Device::cpu));
+  register_kernels(table, Device::cpu, CpuLevel::avx512, &kAvx512);
+  CHECK(answer(CpuLevel::portable) == 42);
+  CHECK(answer(CpuLevel::avx2) == 42);
+  CHECK(answer(CpuLevel::avx512_bf16) == (cpu_level() >= CpuLevel::avx512 ? 512 : 42));
+}
+
 TEST_CASE("a missing kernel names the op and the device", "[tensor][device]") {
   CHECK_THROWS_WITH(kernels<AnswerKernels>(Device::cuda),
                     Catch::Contains("answer: there is no kernel for device cuda"));
