@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/base/random.h"
 
-#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "lib/base/error.h"
+#include "lib/base/random_words.h"
 
 namespace stmoe {
 namespace {
@@ -41,54 +41,10 @@ double inverse_normal(double p) {
   return x;
 }
 
-constexpr int kLanes = 16, kWords = 4;
-
-// The words of kLanes consecutive counters in the order of the elements. A lane is 64 bits wide
-// with the upper half zero, and rounds are unrolled: so the compiler finds the widening vector
-// product and keeps the lanes in registers.
-void philox_group(RandomKey key, uint64_t first_counter, uint32_t* words) {
-  constexpr uint64_t kLow = 0xFFFFFFFFu;
-  uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    const uint64_t counter = first_counter + static_cast<uint64_t>(i);
-    c0[i] = counter & kLow;
-    c1[i] = counter >> 32;
-    c2[i] = c3[i] = 0;
-  }
-  uint32_t k0 = static_cast<uint32_t>(key.value), k1 = static_cast<uint32_t>(key.value >> 32);
-#pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < kLanes; ++i) {
-      const uint64_t p0 = 0xD2511F53u * (c0[i] & kLow), p1 = 0xCD9E8D57u * (c2[i] & kLow);
-      c0[i] = (p1 >> 32) ^ c1[i] ^ k0;
-      c2[i] = (p0 >> 32) ^ c3[i] ^ k1;
-      c1[i] = p1 & kLow;
-      c3[i] = p0 & kLow;
-    }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  for (int i = 0; i < kLanes; ++i) {
-    words[kWords * i] = static_cast<uint32_t>(c0[i]);
-    words[kWords * i + 1] = static_cast<uint32_t>(c1[i]);
-    words[kWords * i + 2] = static_cast<uint32_t>(c2[i]);
-    words[kWords * i + 3] = static_cast<uint32_t>(c3[i]);
-  }
-}
-
 }  // namespace
 
 void fill_random_bits(RandomKey key, uint64_t first_index, std::span<uint32_t> out) {
-  constexpr size_t kGroup = kLanes * kWords;
-  size_t done = 0;
-  for (; done < out.size() && (first_index + done) % kWords != 0; ++done)
-    out[done] = random_bits(key, first_index + done);
-  for (; done + kGroup <= out.size(); done += kGroup)
-    philox_group(key, (first_index + done) / kWords, out.data() + done);
-  if (done == out.size()) return;
-  std::array<uint32_t, kGroup> last;
-  philox_group(key, (first_index + done) / kWords, last.data());
-  std::copy_n(last.begin(), out.size() - done, out.begin() + static_cast<int64_t>(done));
+  fill_random_words(key, first_index, out.data(), static_cast<int64_t>(out.size()));
 }
 
 RandomKey RandomKey::fold(uint64_t data) const { return {mix(value ^ mix(data))}; }

@@ -43,8 +43,8 @@ inline std::array<uint32_t, 4> philox4x32(RandomKey key, uint64_t counter) {
 inline uint32_t random_bits(RandomKey key, uint64_t index) {
   return philox4x32(key, index / 4)[index % 4];
 }
-// out[i] = random_bits(key, first_index + i), many counters side by side: about a third of a
-// nanosecond an element with AVX-512.
+// out[i] = random_bits(key, first_index + i), many counters side by side. Kernels call
+// fill_random_words (random_words.h), which is compiled for their own instruction set.
 void fill_random_bits(RandomKey key, uint64_t first_index, std::span<uint32_t> out);
 
 // Uniform in [0, 1) with 24 bits, exact in f32.
