@@ -19,6 +19,7 @@ struct Arguments {
   std::optional<Path> output;
   std::optional<int64_t> steps, benchmark;
   std::string resume = "auto";
+  std::optional<std::string> profile;  // where the trace goes; empty: the default
   bool print_recipe = false, is_json = false;
 
   void define(Command& command) {
@@ -32,6 +33,11 @@ struct Arguments {
                 "auto (default), never, or the run or checkpoint directory to go on from");
     command.add("--benchmark", &benchmark,
                 "Time this many steps on synthetic tokens; writes no files", {.at_least = 1});
+    command.add("--profile", &profile,
+                "=TRACE.json: time, FLOPs and bytes by op and by shape of product, and a trace for "
+                "chrome://tracing; in a run, of its steps 3 to 12, in RUN/profile.txt and "
+                "RUN/trace.json",
+                {.implied = ""});
     command.add("--json", &is_json, "With --benchmark: the result as JSON");
     command.add("--print-recipe", &print_recipe,
                 "Print the whole recipe, defaults included, and exit");
@@ -61,9 +67,14 @@ void run(const Arguments& arguments, const ProgramContext& context) {
   }
   log_info("[device] {} ({})", name_of(context.device), context.device_reason);
   if (arguments.benchmark) {
-    const BenchmarkResult result = run_benchmark(recipe, *arguments.benchmark);
+    const bool has_trace = arguments.profile && !arguments.profile->empty();
+    const BenchmarkResult result =
+        run_benchmark(recipe, *arguments.benchmark, has_trace ? kMostTraceEvents : 0);
     std::fputs((arguments.is_json ? benchmark_json(result) : benchmark_table(result)).c_str(),
                stdout);
+    if (arguments.profile)
+      std::fputs(("\n" + profile_table(result.profile, result.peaks)).c_str(), stdout);
+    if (has_trace) write_trace(result.profile, *arguments.profile);
     return;
   }
   pretrain(recipe, {*arguments.output, arguments.steps, arguments.resume}, context.stop);

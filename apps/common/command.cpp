@@ -140,7 +140,9 @@ void Command::add(const std::string& name, ArgumentValue value, const std::strin
     app.add_flag(name, **flag, help);
     return;
   }
-  CLI::callback_t callback = [=](const CLI::results_t& texts) {
+  CLI::callback_t callback = [=](CLI::results_t texts) {
+    // The parser's word for a flag without a value.
+    if (rules.implied && texts.back() == "true") texts.back() = *rules.implied;
     std::visit([&](auto target) { store(texts, name, rules, target); }, value);
     return true;
   };
@@ -151,6 +153,7 @@ void Command::add(const std::string& name, ArgumentValue value, const std::strin
   // An option takes one value each time; only a positional list takes all that follow.
   const bool takes_many = is_list(value);
   if (takes_many) option->expected(1, CLI::detail::expected_max_vector_size);
+  if (rules.implied) option->expected(0);
   option->allow_extra_args(takes_many && !name.starts_with('-'));
   option->multi_option_policy(takes_many ? CLI::MultiOptionPolicy::TakeAll
                                          : CLI::MultiOptionPolicy::TakeLast);

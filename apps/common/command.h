@@ -27,6 +27,8 @@ struct ArgumentRules {
   bool required = false;
   std::optional<double> at_least = {}, at_most = {};
   std::vector<std::string> one_of = {};
+  // The value of an option given without one; another one is given as --name=VALUE only.
+  std::optional<std::string> implied = {};
 };
 
 class Command {

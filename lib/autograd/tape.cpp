@@ -5,6 +5,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "lib/autograd/op_bytes.h"
 #include "lib/base/profile.h"
 #include "lib/tensor/add_in_place.h"
 
@@ -17,6 +18,7 @@ struct OpRecord {
   std::vector<std::weak_ptr<GradNode>> outputs;
   std::vector<Shape> input_shapes;
   BackwardManyFunction backward;
+  std::unique_ptr<BackwardBytes> bytes;  // while profiling
 };
 
 struct TapeAccess {
@@ -50,6 +52,7 @@ std::vector<Var> record_always(const char* op, std::vector<Tensor> ys,
   entry->op = op;
   entry->order = next_order++;
   entry->backward = std::move(backward);
+  if (is_profiling()) entry->bytes = std::make_unique<BackwardBytes>(ys, inputs);
   for (const Var& input : inputs) {
     entry->inputs.push_back(input.node());
     entry->input_shapes.push_back(input.shape());
@@ -76,8 +79,10 @@ void accumulate(GradNode& node, Tensor gradient) {
     node.grad = node.producer || !gradient.is_shared() ? std::move(gradient) : gradient.clone();
     return;
   }
+  OpScope scope("sum of gradients", OpScope::Pass::backward);
   if (node.grad.is_shared()) node.grad = node.grad.clone();
   add_in_place(node.grad, gradient);
+  count_bytes(3.0 * static_cast<double>(gradient.bytes()));
 }
 
 // What a backward pass walks: ops, latest first, and their nodes, which must live until their own
@@ -122,9 +127,11 @@ void run_backward(OpRecord& op) {
     std::vector<Tensor> dxs;
     {
       OpScope scope(op.op, OpScope::Pass::backward);
+      if (op.bytes) op.bytes->before(dys);
       dxs = op.backward(dys);
       op.backward = nullptr;
       dys.clear();
+      if (op.bytes) op.bytes->after(dxs);
     }
     STMOE_CHECK(dxs.size() == op.inputs.size(), "{}: {} gradients for {} inputs", op.op, dxs.size(),
                 op.inputs.size());
@@ -151,6 +158,7 @@ bool will_record(const std::vector<Var>& inputs) {
 }
 
 Var record(const char* op, Tensor y, const std::vector<Var>& inputs, BackwardFunction backward) {
+  if (is_profiling()) profile_forward({&y, 1}, inputs);
   if (!will_record(inputs)) return Var(std::move(y));
   std::vector<Tensor> ys;
   ys.push_back(std::move(y));
@@ -162,6 +170,7 @@ Var record(const char* op, Tensor y, const std::vector<Var>& inputs, BackwardFun
 
 std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::vector<Var>& inputs,
                              BackwardManyFunction backward) {
+  if (is_profiling()) profile_forward(ys, inputs);
   if (will_record(inputs)) return record_always(op, std::move(ys), inputs, std::move(backward));
   std::vector<Var> results;
   for (Tensor& y : ys) results.emplace_back(std::move(y));

@@ -253,6 +253,33 @@ void check_product(const MatrixView& c, const MatrixView& a, const MatrixView& b
 
 }  // namespace
 
+ProductType product_type(DType dtype) {
+  return dtype == DType::bf16  ? ProductType::bf16
+         : dtype == DType::f64 ? ProductType::f64
+                               : ProductType::f32;
+}
+
+ProductShape profile_shape(const MatrixView& c, const MatrixView& a, const MatrixView& b,
+                           bool accumulate) {
+  auto bytes = [](const MatrixView& view) {
+    return static_cast<double>(view.batch) * static_cast<double>(view.rows) *
+           static_cast<double>(view.cols) * static_cast<double>(size_of(view.dtype));
+  };
+  auto is_transposed = [](const MatrixView& view) {
+    return view.col_stride != 1 && view.cols > 1 && view.row_stride == 1;
+  };
+  return {.batch = c.batch,
+          .m = c.rows,
+          .n = c.cols,
+          .k = a.cols,
+          .is_a_transposed = is_transposed(a),
+          .is_b_transposed = is_transposed(b),
+          .accumulates = accumulate,
+          .type = product_type(a.dtype),
+          .bytes = bytes(a) + bytes(b) + bytes(c) * (accumulate ? 2 : 1),
+          .note = c.dtype == a.dtype ? "" : "-> f32"};
+}
+
 MatrixView MatrixView::transposed() const {
   MatrixView result = *this;
   std::swap(result.rows, result.cols);
@@ -287,6 +314,7 @@ MatrixView matrix_view(const Tensor& tensor) {
 void product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
   check_product(c, a, b, accumulate);
   if (c.batch * c.rows * c.cols == 0 || (a.cols == 0 && accumulate)) return;
+  const ProductScope scope(profile_shape(c, a, b, accumulate));
   kernels<ProductKernels>(c.device).multiply(c, a, b, accumulate);
 }
 

@@ -5,6 +5,7 @@
 // thread, so results have the same bits with any number of threads.
 #pragma once
 
+#include "lib/base/profile.h"
 #include "lib/tensor/tensor.h"
 
 namespace stmoe {
@@ -36,5 +37,10 @@ struct ProductKernels {
 // are allowed: with k = 0 the product is zero.
 void product(const MatrixView& c, const MatrixView& a, const MatrixView& b,
              bool accumulate = false);
+
+// For the profile: a function that multiplies in another way opens a ProductScope with this.
+ProductType product_type(DType dtype);
+ProductShape profile_shape(const MatrixView& c, const MatrixView& a, const MatrixView& b,
+                           bool accumulate);
 
 }  // namespace stmoe

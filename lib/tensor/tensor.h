@@ -51,6 +51,8 @@ class Tensor {
   bool is_contiguous() const;
   // Whether another tensor views the same buffer.
   bool is_shared() const { return buffer_.use_count() > 1; }
+  // Identity of the memory, for the profile; empty when undefined.
+  std::weak_ptr<const Buffer> buffer() const { return buffer_; }
 
   // First element of the view; throws BugError when T is not the element type.
   template <class T>

@@ -76,7 +76,7 @@ int64_t peak_resident_bytes() {
 
 }  // namespace
 
-BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
+BenchmarkResult run_benchmark(const Recipe& original, int64_t steps, size_t most_events) {
   STMOE_CHECK(steps >= 1);
   const Recipe recipe = with_vocabulary_size(original);
   BenchmarkResult result;
@@ -90,8 +90,9 @@ BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
   StepArena arena;
   std::vector<double> seconds;
   for (int64_t step = 0; step < kWarmupSteps + steps; ++step) {
-    if (step == kWarmupSteps) start_profile();
+    if (step == kWarmupSteps) start_profile(most_events);
     const Stopwatch watch;
+    const StepScope scope;
     ArenaStep arena_step(arena, "train");
     accumulate_gradients(model, recipe, batch, step);
     const double norm = global_gradient_norm(store.parameters());
@@ -102,7 +103,7 @@ BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
     arena_step.finish();
     if (step >= kWarmupSteps) seconds.push_back(watch.seconds());
   }
-  stop_profile();
+  result.profile = stop_profile();
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2),
                    seconds.end());
   result.seconds_per_step = seconds[seconds.size() / 2];
@@ -114,57 +115,58 @@ BenchmarkResult run_benchmark(const Recipe& original, int64_t steps) {
           recipe.model, recipe.moe,
           {recipe.data.input_length, recipe.data.resolved_target_length()}) /
       result.seconds_per_step;
-  result.by_op = profile_by_op();
-  for (OpTime& op : result.by_op) {
-    op.forward_seconds /= static_cast<double>(steps);
-    op.backward_seconds /= static_cast<double>(steps);
-  }
   int64_t weights = 0;
   for (const Parameter& parameter : store.parameters())
     weights += static_cast<int64_t>(parameter.value.value().bytes());
   result.planned_memory_bytes =
       weights + bytes_of(optimizer->state()) + static_cast<int64_t>(arena.planned_bytes());
   result.peak_memory_bytes = peak_resident_bytes();
+  result.peaks = measure_machine_peaks();  // last: it needs memory of its own
   return result;
 }
 
 std::string benchmark_table(const BenchmarkResult& r) {
   const double mib = 1.0 / (1 << 20);
   std::string text = format(
-      "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\nmodel GFLOP/s        {:10.1f} "
-      "  "
-      "({:.1f} % of the product peak, {:.1f})\npeak memory, MiB     {:10.0f}   (planned {:.0f})\n\n"
+      "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\n"
+      "model GFLOP/s        {:10.1f}   ({:.1f} % of the product peak, {:.1f})\n"
+      "memory GB/s          {:10.1f}\npeak memory, MiB     {:10.0f}   (planned {:.0f})\n\n"
       "{:24} {:>10} {:>10} {:>7}\n",
       r.tokens_per_second, r.seconds_per_step, r.model_flops_per_second * 1e-9,
       100 * r.model_flops_per_second / r.product_peak_flops_per_second,
-      r.product_peak_flops_per_second * 1e-9, static_cast<double>(r.peak_memory_bytes) * mib,
+      r.product_peak_flops_per_second * 1e-9, r.peaks.memory_bytes_per_second * 1e-9,
+      static_cast<double>(r.peak_memory_bytes) * mib,
       static_cast<double>(r.planned_memory_bytes) * mib, "op, seconds a step", "forward",
       "backward", "share");
-  double rest = r.seconds_per_step;
+  const double steps = static_cast<double>(r.profile.steps);
   auto row = [&](const std::string& name, double forward, double backward) {
-    text += format("{:24} {:10.4f} {:10.4f} {:5.1f} %\n", name, forward, backward,
-                   100 * (forward + backward) / r.seconds_per_step);
+    text += format("{:24} {:10.4f} {:10.4f} {:5.1f} %\n", name, forward / steps, backward / steps,
+                   100 * (forward + backward) / r.profile.step_seconds);
   };
-  for (const OpTime& op : r.by_op) {
-    row(op.op, op.forward_seconds, op.backward_seconds);
-    rest -= op.forward_seconds + op.backward_seconds;
-  }
-  row("outside ops", std::max(0.0, rest), 0);
+  for (const OpTime& op : r.profile.ops) row(op.op, op.forward.seconds, op.backward.seconds);
+  row("outside ops", r.profile.outside_ops_seconds, 0);
   return text;
 }
 
 std::string benchmark_json(const BenchmarkResult& r) {
-  nlohmann::ordered_json json = {{"tokens_per_second", r.tokens_per_second},
-                                 {"seconds_per_step", r.seconds_per_step},
-                                 {"model_flops_per_second", r.model_flops_per_second},
-                                 {"product_peak_flops_per_second", r.product_peak_flops_per_second},
-                                 {"peak_memory_bytes", r.peak_memory_bytes},
-                                 {"planned_memory_bytes", r.planned_memory_bytes},
-                                 {"by_op", nlohmann::ordered_json::array()}};
-  for (const OpTime& op : r.by_op)
+  nlohmann::ordered_json json = {
+      {"tokens_per_second", r.tokens_per_second},
+      {"seconds_per_step", r.seconds_per_step},
+      {"model_flops_per_second", r.model_flops_per_second},
+      {"product_peak_flops_per_second", r.product_peak_flops_per_second},
+      {"memory_bandwidth_bytes_per_second", r.peaks.memory_bytes_per_second},
+      {"peak_memory_bytes", r.peak_memory_bytes},
+      {"planned_memory_bytes", r.planned_memory_bytes},
+      {"by_op", nlohmann::ordered_json::array()}};
+  const double steps = static_cast<double>(r.profile.steps);
+  for (const OpTime& op : r.profile.ops)
     json["by_op"].push_back({{"op", op.op},
-                             {"forward_seconds", op.forward_seconds},
-                             {"backward_seconds", op.backward_seconds}});
+                             {"forward_seconds", op.forward.seconds / steps},
+                             {"backward_seconds", op.backward.seconds / steps},
+                             {"forward_flops", op.forward.work.all_flops() / steps},
+                             {"backward_flops", op.backward.work.all_flops() / steps},
+                             {"forward_bytes", op.forward.work.bytes / steps},
+                             {"backward_bytes", op.backward.work.bytes / steps}});
   return json.dump(2) + "\n";
 }
 

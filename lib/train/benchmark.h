@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/base/profile.h"
 #include "lib/recipe/recipe.h"
+#include "lib/train/profile_report.h"
 
 namespace stmoe {
 
@@ -16,12 +16,13 @@ struct BenchmarkResult {
   double model_flops_per_second = 0, product_peak_flops_per_second = 0;
   int64_t peak_memory_bytes = 0;     // of the process, largest resident set
   int64_t planned_memory_bytes = 0;  // weights, optimizer state and the arena of a step
-  std::vector<OpTime> by_op;         // seconds per step, largest first
+  MachinePeaks peaks;
+  Profile profile;  // of the timed steps
 };
 
-// `steps` timed steps after a warm-up of two. The recipe needs model.vocabulary_size or
-// vocabulary.model.
-BenchmarkResult run_benchmark(const Recipe& recipe, int64_t steps);
+// `steps` timed steps after a warm-up of two; the profile keeps up to `most_events` single events
+// for a trace. The recipe needs model.vocabulary_size or vocabulary.model.
+BenchmarkResult run_benchmark(const Recipe& recipe, int64_t steps, size_t most_events = 0);
 
 // For people, and (contract.md) for programs.
 std::string benchmark_table(const BenchmarkResult& result);

@@ -14,8 +14,8 @@ void spin(double seconds) {
   }
 }
 
-OpTime row(const std::string& op) {
-  for (const OpTime& time : profile_by_op())
+OpTime row(const Profile& profile, const std::string& op) {
+  for (const OpTime& time : profile.ops)
     if (time.op == op) return time;
   return {};
 }
@@ -32,26 +32,25 @@ TEST_CASE("a scope's own time leaves out the scopes inside it", "[base][profile]
       spin(0.02);
     }
   }
-  stop_profile();
-  CHECK(row("outer").calls == 1);
-  CHECK(row("inner").calls == 2);
-  CHECK(row("outer").backward_seconds == 0);
-  CHECK(row("inner").forward_seconds == 0);
-  CHECK(row("outer").forward_seconds >= 0.002);
-  CHECK(row("outer").forward_seconds < row("inner").backward_seconds);
-  CHECK(row("inner").backward_seconds >= 0.04);
-  CHECK(profile_by_op().front().op == "inner");
+  const Profile profile = stop_profile();
+  const OpTime outer = row(profile, "outer"), inner = row(profile, "inner");
+  CHECK(outer.forward.calls == 1);
+  CHECK(outer.backward.calls == 0);
+  CHECK(inner.backward.calls == 2);
+  CHECK(inner.forward.seconds == 0);
+  CHECK(outer.forward.seconds >= 0.002);
+  CHECK(outer.forward.seconds < inner.backward.seconds);
+  CHECK(inner.backward.seconds >= 0.04);
+  CHECK(profile.ops.front().op == "inner");
 }
 
 TEST_CASE("nothing is recorded while profiling is off, and starting clears", "[base][profile]") {
   start_profile();
   { const OpScope scope("first", OpScope::Pass::forward); }
-  stop_profile();
+  CHECK(stop_profile().ops.size() == 1);
   { const OpScope scope("ignored", OpScope::Pass::forward); }
-  CHECK(profile_by_op().size() == 1);
   start_profile();
-  stop_profile();
-  CHECK(profile_by_op().empty());
+  CHECK(stop_profile().ops.empty());
 }
 
 }  // namespace stmoe

@@ -37,15 +37,15 @@ void time_layer(int64_t num_experts, double jitter, DType dtype) {
     }
     step.finish();
   }
-  stop_profile();
+  const Profile profile = stop_profile();
   std::printf("%lld experts, %s, jitter %g, %d threads: ms per step\n",
               static_cast<long long>(num_experts), std::string(name_of(dtype)).c_str(), jitter,
               num_threads());
   double total = 0;
-  for (const OpTime& time : profile_by_op()) {
+  for (const OpTime& time : profile.ops) {
     std::printf("  %-20s forward %8.3f  backward %8.3f\n", time.op.c_str(),
-                1e3 * time.forward_seconds / kSteps, 1e3 * time.backward_seconds / kSteps);
-    total += 1e3 * (time.forward_seconds + time.backward_seconds) / kSteps;
+                1e3 * time.forward.seconds / kSteps, 1e3 * time.backward.seconds / kSteps);
+    total += 1e3 * (time.forward.seconds + time.backward.seconds) / kSteps;
   }
   std::printf("  %-20s %.3f\n", "all", total);
 }

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes that an op must move, for the profile: the tensors that it reads and writes, once each. The
+// forward pass: inputs and outputs. The backward pass: gradients in and out, and those inputs and
+// outputs that the op's closure kept (a closure that kept one is an owner less when it is
+// released); no byte for a gradient that is passed on as it is.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/autograd/var.h"
+
+namespace stmoe {
+
+// Reports the forward pass to the innermost OpScope.
+void profile_forward(std::span<const Tensor> ys, const std::vector<Var>& inputs);
+
+class BackwardBytes {
+ public:
+  // When the op is recorded.
+  BackwardBytes(std::span<const Tensor> ys, const std::vector<Var>& inputs);
+  // Before the closure runs, and after it is released: the latter reports.
+  void before(std::span<const Tensor> dys);
+  void after(std::span<const Tensor> dxs);
+
+ private:
+  struct Watched {
+    std::weak_ptr<const Buffer> buffer;
+    size_t bytes;
+    long owners = 0;
+  };
+  std::vector<Watched> values_;
+  std::vector<Watched> dys_;
+  std::string detail_;
+};
+
+}  // namespace stmoe

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// How fast this machine's memory is: the yardstick of ops that compute little.
+#pragma once
+
+namespace stmoe {
+
+// Bytes per second, read and written, of all compute threads together in a triad a = b + s c over
+// arrays of 64 MiB each, in ordinary stores, as the ops write (what the processor reads of a line
+// before it writes it is not counted). The best of the passes done in `seconds`. An op whose
+// tensors are still in a cache can be faster.
+double measure_memory_bandwidth(double seconds = 0.2);
+
+}  // namespace stmoe
