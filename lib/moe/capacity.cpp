@@ -17,6 +17,11 @@ int64_t num_routing_groups(int64_t num_tokens, int64_t group_size, int64_t multi
   return groups;
 }
 
+int64_t TokenGroups::number(int64_t rows, int64_t length) const {
+  if (kind == "sequence") return rows;
+  return num_routing_groups(rows * length, kind == "tokens" ? size : 0);
+}
+
 int64_t expert_capacity(double capacity_factor, int64_t tokens_per_group, int64_t num_experts,
                         int64_t min_capacity) {
   const double even_share =

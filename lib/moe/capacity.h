@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Groups of tokens and rows per expert, by flaxformer's rules
-// (flaxformer/architectures/moe/moe_layers.py).
+// (flaxformer/architectures/moe/moe_layers.py), and groups of one sequence (Hugging Face).
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "lib/moe/router.h"
 
@@ -14,6 +15,14 @@ namespace stmoe {
 // therefore be a little larger than group_size. group_size 0: as few groups as possible. num_tokens
 // is that of the global batch, so the result does not depend on the layout.
 int64_t num_routing_groups(int64_t num_tokens, int64_t group_size, int64_t multiple_of = 1);
+
+// moe.groups and moe.group_size of a recipe.
+struct TokenGroups {
+  std::string kind = "tokens";  // tokens, sequence or batch
+  int64_t size = 0;
+  // Groups of a batch of `rows` sequences; each is a run of equally many tokens in memory order.
+  int64_t number(int64_t rows, int64_t length) const;
+};
 
 // max(round(capacity_factor * tokens_per_group / num_experts), min_capacity), halves to even. Not
 // multiplied by the number of choices.

@@ -4,6 +4,9 @@
 namespace stmoe {
 
 void MoeConfig::validate(Problems& problems) const {
+  if (groups != "tokens" && group_size > 0)
+    problems.add("group_size", "is {}, but groups is {}: set group_size to 0, or groups to tokens",
+                 group_size, groups);
   router.factory().validate(router.box(), *this, problems);
 }
 

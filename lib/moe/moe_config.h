@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "lib/config/config.h"
@@ -16,6 +17,7 @@ struct MoeConfig {
   Choice<Router> router{"top_k"};
   double train_capacity_factor = 1.25, eval_capacity_factor = 2.0;
   int64_t min_capacity = 4;
+  std::string groups = "tokens";
   int64_t group_size = 0;
   double expert_dropout = -1;
   double load_balance_loss = 0.01, router_z_loss = 0;
@@ -33,9 +35,13 @@ struct MoeConfig {
     v("eval_capacity_factor", eval_capacity_factor,
       "the same in evaluation; generation never drops a token", greater_than(0.0));
     v("min_capacity", min_capacity, "tokens of a group that an expert takes at least", at_least(1));
+    v("groups", groups,
+      "which tokens share a capacity: batch, all of the batch; sequence, those of a row (as "
+      "Hugging Face does); tokens, as group_size says",
+      one_of({"tokens", "sequence", "batch"}));
     v("group_size", group_size,
-      "tokens that share a capacity, about: the batch is cut into equal groups of at most this, as "
-      "flaxformer does; 0: the whole batch",
+      "with groups: tokens, about how many share a capacity: the batch is cut into equal groups of "
+      "at most this, as flaxformer does; 0: the whole batch",
       at_least(0));
     v("expert_dropout", expert_dropout,
       "dropout rate of the experts' hidden layer, every element its own; below 0: model.dropout",

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "lib/moe/capacity.h"
 #include "lib/ops/combine.h"
 #include "lib/ops/dispatch.h"
 #include "lib/ops/reshape.h"
@@ -22,7 +21,7 @@ MoeLayer::MoeLayer(const MoeConfig& config, const ExpertShape& shape, const Para
       num_experts_(config.num_experts),
       d_model_(shape.d_model),
       min_capacity_(config.min_capacity),
-      group_size_(config.group_size),
+      groups_{config.groups, config.group_size},
       train_capacity_factor_(config.train_capacity_factor),
       eval_capacity_factor_(config.eval_capacity_factor),
       router_(config.router.factory().make(config.router.box(),
@@ -39,7 +38,7 @@ RouterContext MoeLayer::router_context(const Shape& x_shape, const Tensor& mask_
   result.is_training = context.is_training;
   result.key = context.key.fold(path_).fold("router");
   result.first_token = context.first_row * x_shape[1];
-  result.num_groups = num_routing_groups(num_tokens, group_size_);
+  result.num_groups = groups_.number(x_shape[0], x_shape[1]);
   const int64_t tokens_per_group = num_tokens / result.num_groups;
   const double factor = context.is_training ? train_capacity_factor_ : eval_capacity_factor_;
   // More rows than tokens would stay empty: a token chooses an expert at most once.

@@ -7,6 +7,7 @@
 // factor of num_experts, nothing is dropped. B batch, L length, D width, N = B L tokens.
 #pragma once
 
+#include "lib/moe/capacity.h"
 #include "lib/moe/experts.h"
 #include "lib/moe/moe_config.h"
 
@@ -35,7 +36,8 @@ class MoeLayer {
   void check(const Routing& routing, int64_t num_tokens) const;
 
   std::string path_;
-  int64_t num_experts_, d_model_, min_capacity_, group_size_;
+  int64_t num_experts_, d_model_, min_capacity_;
+  TokenGroups groups_;
   double train_capacity_factor_, eval_capacity_factor_;
   std::unique_ptr<Router> router_;
   Experts experts_;

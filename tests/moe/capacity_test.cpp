@@ -48,6 +48,16 @@ TEST_CASE("num_routing_groups of one process", "[moe][capacity]") {
   REQUIRE(num_routing_groups(3, 100) == 1);
 }
 
+TEST_CASE("groups are a batch, its sequences, or as many tokens as asked", "[moe][capacity]") {
+  REQUIRE(TokenGroups{"batch", 0}.number(8, 512) == 1);
+  REQUIRE(TokenGroups{"sequence", 0}.number(8, 512) == 8);
+  REQUIRE(TokenGroups{"sequence", 0}.number(8, 114) == 8);
+  REQUIRE(TokenGroups{"tokens", 0}.number(8, 512) == 1);
+  REQUIRE(TokenGroups{"tokens", 1024}.number(8, 512) == 4);
+  // 912 tokens are not 8 sequences here, but a run of 912 / 2.
+  REQUIRE(TokenGroups{"tokens", 400}.number(8, 114) == 2);
+}
+
 TEST_CASE("trim_capacity moves slots together without dropping any", "[moe][capacity]") {
   Routing routing;
   routing.num_groups = 2;

@@ -75,7 +75,11 @@ TEST_CASE("a layer with overflow gives flaxformer's output, losses and gradients
   const std::string top2_yaml =
       "{num_experts: 4, group_size: 14, train_capacity_factor: 2.0, min_capacity: 1, "
       "router: {kind: top_k, k: 2}}";
+  const std::string sequence_yaml =
+      "{num_experts: 4, groups: sequence, train_capacity_factor: 1.0, min_capacity: 1, "
+      "router: {kind: top_k, k: 1}}";
   check_golden("moe_layer.h5", switch_yaml, DType::f64, {1e-10, 1e-10});
+  check_golden("moe_layer.h5", sequence_yaml, DType::f64, {1e-10, 1e-10});
   check_golden("moe_layer_top2.h5", top2_yaml, DType::f64, {1e-10, 1e-10});
   // f32 sums of up to 28 x 10 products of values near one.
   check_golden("moe_layer.h5", switch_yaml, DType::f32, {2e-5, 1e-5});

@@ -77,6 +77,12 @@ TEST_CASE("an impossible shape is refused with its line and key", "[recipe]") {
        "r.yaml:1: moe.eval_capacity_factor: is 0, expected more than 0"},
       {"moe: {min_capacity: 0}", "r.yaml:1: moe.min_capacity: is 0, expected at least 1"},
       {"moe: {group_size: -1}", "r.yaml:1: moe.group_size: is -1, expected at least 0"},
+      {"moe: {groups: sequence, group_size: 512}",
+       "r.yaml:1: moe.group_size: is 512, but groups is sequence: set group_size to 0, or groups "
+       "to tokens"},
+      {"moe: {groups: batches}",
+       "r.yaml:1: moe.groups: is 'batches', expected one of tokens, sequence, batch; did you "
+       "mean batch?"},
       {"moe: {num_experts: 2, router: {k: 3}}",
        "r.yaml:1: moe.router.k: is 3, but there are 2 experts (num_experts)"},
       {"moe: {capacity_factr: 2}",
