@@ -31,8 +31,11 @@ struct Arguments {
                 {.at_least = 1});
     command.add("--resume", &resume,
                 "auto (default), never, or the run or checkpoint directory to go on from");
-    command.add("--benchmark", &benchmark,
-                "Time this many steps on synthetic tokens; writes no files", {.at_least = 1});
+    command.add(
+        "--benchmark", &benchmark,
+        "Time this many steps on synthetic tokens; with --output, the starting weights and the "
+        "tokens go to DIR/benchmark.h5",
+        {.at_least = 1});
     command.add("--profile", &profile,
                 "=TRACE.json: time, FLOPs and bytes by op and by shape of product, and a trace for "
                 "chrome://tracing; in a run, of its steps 3 to 12, in RUN/profile.txt and "
@@ -50,7 +53,6 @@ struct Arguments {
   void check() const {
     if (is_json && !benchmark)
       throw UsageError("--json: goes with --benchmark; a run's numbers are in RUN/metrics.jsonl");
-    if (benchmark && output) throw UsageError("--benchmark writes no files; leave out --output");
     if (benchmark && print_recipe)
       throw UsageError("--benchmark and --print-recipe: give one of them");
     if (!benchmark && !print_recipe && !output)
@@ -69,7 +71,9 @@ void run(const Arguments& arguments, const ProgramContext& context) {
   if (arguments.benchmark) {
     const bool has_trace = arguments.profile && !arguments.profile->empty();
     const BenchmarkResult result =
-        run_benchmark(recipe, *arguments.benchmark, has_trace ? kMostTraceEvents : 0);
+        run_benchmark(recipe, {.steps = *arguments.benchmark,
+                               .most_events = has_trace ? kMostTraceEvents : 0,
+                               .output = arguments.output});
     std::fputs((arguments.is_json ? benchmark_json(result) : benchmark_table(result)).c_str(),
                stdout);
     if (arguments.profile)

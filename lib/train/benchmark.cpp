@@ -15,6 +15,7 @@
 #include "lib/optim/optimizer.h"
 #include "lib/optim/schedule.h"
 #include "lib/tensor/arena.h"
+#include "lib/train/benchmark_file.h"
 #include "lib/train/train_step.h"
 
 namespace stmoe {
@@ -76,8 +77,8 @@ int64_t peak_resident_bytes() {
 
 }  // namespace
 
-BenchmarkResult run_benchmark(const Recipe& original, int64_t steps, size_t most_events) {
-  STMOE_CHECK(steps >= 1);
+BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& options) {
+  STMOE_CHECK(options.steps >= 1);
   const Recipe recipe = with_vocabulary_size(original);
   BenchmarkResult result;
   result.product_peak_flops_per_second =
@@ -87,14 +88,17 @@ BenchmarkResult run_benchmark(const Recipe& original, int64_t steps, size_t most
   const auto optimizer = make_optimizer(recipe.optimizer, store.parameters());
   const auto schedule = make_schedule(recipe.schedule, recipe.train.steps);
   const Batch batch = synthetic_batch(recipe);
+  if (options.output) write_benchmark_file(*options.output, recipe, store.parameters(), batch);
   StepArena arena;
   std::vector<double> seconds;
-  for (int64_t step = 0; step < kWarmupSteps + steps; ++step) {
-    if (step == kWarmupSteps) start_profile(most_events);
+  for (int64_t step = 0; step < kWarmupSteps + options.steps; ++step) {
+    if (step == kWarmupSteps) start_profile(options.most_events);
     const Stopwatch watch;
     const StepScope scope;
     ArenaStep arena_step(arena, "train");
-    accumulate_gradients(model, recipe, batch, step);
+    const StepLosses losses = accumulate_gradients(model, recipe, batch, step);
+    if (step == 0)
+      result.first_loss = losses.cross_entropy / static_cast<double>(losses.target_tokens);
     const double norm = global_gradient_norm(store.parameters());
     if (recipe.train.gradient_clip > 0 && norm > recipe.train.gradient_clip)
       scale_gradients(store.parameters(), recipe.train.gradient_clip / norm);
@@ -129,10 +133,11 @@ std::string benchmark_table(const BenchmarkResult& r) {
   const double mib = 1.0 / (1 << 20);
   std::string text = format(
       "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\n"
-      "model GFLOP/s        {:10.1f}   ({:.1f} % of the product peak, {:.1f})\n"
+      "first loss           {:10.4f}\nmodel GFLOP/s        {:10.1f}   ({:.1f} % of the product "
+      "peak, {:.1f})\n"
       "memory GB/s          {:10.1f}\npeak memory, MiB     {:10.0f}   (planned {:.0f})\n\n"
       "{:24} {:>10} {:>10} {:>7}\n",
-      r.tokens_per_second, r.seconds_per_step, r.model_flops_per_second * 1e-9,
+      r.tokens_per_second, r.seconds_per_step, r.first_loss, r.model_flops_per_second * 1e-9,
       100 * r.model_flops_per_second / r.product_peak_flops_per_second,
       r.product_peak_flops_per_second * 1e-9, r.peaks.memory_bytes_per_second * 1e-9,
       static_cast<double>(r.peak_memory_bytes) * mib,
@@ -152,6 +157,7 @@ std::string benchmark_json(const BenchmarkResult& r) {
   nlohmann::ordered_json json = {
       {"tokens_per_second", r.tokens_per_second},
       {"seconds_per_step", r.seconds_per_step},
+      {"first_loss", r.first_loss},
       {"model_flops_per_second", r.model_flops_per_second},
       {"product_peak_flops_per_second", r.product_peak_flops_per_second},
       {"memory_bandwidth_bytes_per_second", r.peaks.memory_bytes_per_second},

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times whole training steps of a recipe on synthetic tokens: no corpus, no vocabulary, no files.
+// Times whole training steps of a recipe on synthetic tokens: no corpus, no vocabulary. Files only
+// on request: what other programs need to time the same.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@ namespace stmoe {
 struct BenchmarkResult {
   double tokens_per_second = 0;  // input and target tokens
   double seconds_per_step = 0;   // median
+  double first_loss = 0;         // cross-entropy per target token of the very first step
   double model_flops_per_second = 0, product_peak_flops_per_second = 0;
   int64_t peak_memory_bytes = 0;     // of the process, largest resident set
   int64_t planned_memory_bytes = 0;  // weights, optimizer state and the arena of a step
@@ -20,9 +23,14 @@ struct BenchmarkResult {
   Profile profile;  // of the timed steps
 };
 
-// `steps` timed steps after a warm-up of two; the profile keeps up to `most_events` single events
-// for a trace. The recipe needs model.vocabulary_size or vocabulary.model.
-BenchmarkResult run_benchmark(const Recipe& recipe, int64_t steps, size_t most_events = 0);
+struct BenchmarkOptions {
+  int64_t steps = 1;           // timed ones, after a warm-up of two
+  size_t most_events = 0;      // single events that the profile keeps, for a trace
+  std::optional<Path> output;  // a folder for benchmark.h5: what the first step starts from
+};
+
+// The recipe needs model.vocabulary_size or vocabulary.model.
+BenchmarkResult run_benchmark(const Recipe& recipe, const BenchmarkOptions& options);
 
 // For people, and (contract.md) for programs.
 std::string benchmark_table(const BenchmarkResult& result);
