@@ -5,8 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include <malloc.h>
-#include <sys/mman.h>
+#include "lib/tensor/pages.h"
 
 namespace stmoe {
 namespace {
@@ -54,10 +53,6 @@ ArenaPlan plan_offsets(const std::vector<Lifetime>& lifetimes) {
 
 class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
  public:
-  ~Impl() {
-    if (block_) ::munmap(block_, block_bytes_);
-  }
-
   void begin(std::string_view phase) {
     STMOE_CHECK(!open_, "arena: a step is already open");
     open_ = true;
@@ -113,24 +108,14 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
 
   // Grows the block; only called while nothing lives in it.
   void reserve(size_t bytes) {
-    if (bytes <= block_bytes_) return;
-    if (block_) ::munmap(block_, block_bytes_);
-    constexpr size_t kHugePage = size_t{1} << 21;
-    block_bytes_ = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-    void* memory =
-        ::mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-      block_ = nullptr;
-      const size_t wanted = std::exchange(block_bytes_, 0);
+    if (bytes <= block_.bytes()) return;
+    block_ = {};
+    block_ = Pages(bytes);
+    if (!block_.data())
       throw UsageError(format(
           "out of memory: a step needs {} MiB for its activations; lower data.batch_size or raise "
           "train.accumulate",
-          wanted >> 20));
-    }
-    ::madvise(memory, block_bytes_, MADV_HUGEPAGE);
-    // What the unplanned step freed goes back to the system, not into the process's peak.
-    ::malloc_trim(0);
-    block_ = static_cast<std::byte*>(memory);
+          bytes >> 20));
   }
 
   bool is_free(size_t offset, size_t bytes) const {
@@ -147,8 +132,7 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
   int64_t step_ = 0, clock_ = 0;
   std::vector<Lifetime> recorded_;
   size_t live_count_ = 0, live_bytes_ = 0, peak_live_bytes_ = 0;
-  std::byte* block_ = nullptr;
-  size_t block_bytes_ = 0;
+  Pages block_;
   std::map<size_t, size_t> live_in_block_;  // offset -> bytes
 
   friend class ArenaBuffer;
@@ -182,12 +166,12 @@ std::shared_ptr<Buffer> StepArena::Impl::allocate(size_t bytes, Device device) {
   live_bytes_ += bytes;
   peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
   const auto& planned = phase_->lifetimes;
-  if (block_ && slot < planned.size() && bytes <= planned[slot].bytes) {
+  if (block_.data() && slot < planned.size() && bytes <= planned[slot].bytes) {
     const size_t offset = phase_->plan.offsets[slot];
-    if (offset + aligned(bytes) <= block_bytes_ && is_free(offset, aligned(bytes))) {
+    if (offset + aligned(bytes) <= block_.bytes() && is_free(offset, aligned(bytes))) {
       live_in_block_[offset] = aligned(bytes);
-      return std::make_shared<ArenaBuffer>(shared_from_this(), step_, slot, block_ + offset, bytes,
-                                           offset, nullptr, device);
+      return std::make_shared<ArenaBuffer>(shared_from_this(), step_, slot, block_.data() + offset,
+                                           bytes, offset, nullptr, device);
     }
   }
   used_heap_ = true;

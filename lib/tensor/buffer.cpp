@@ -5,12 +5,25 @@
 #include <cstdlib>
 
 #include "lib/tensor/arena.h"
+#include "lib/tensor/pages.h"
 
 namespace stmoe {
 namespace {
 
 std::atomic<size_t> in_use{0}, peak{0};
 std::atomic<HeapFunction> replacement{nullptr};
+
+void count_allocation(size_t bytes) {
+  const size_t now = in_use += bytes;
+  size_t before = peak;
+  while (now > before && !peak.compare_exchange_weak(before, now)) {
+  }
+}
+
+[[noreturn]] void throw_no_room(size_t bytes) {
+  throw UsageError(
+      format("out of memory: {} MiB asked for; use a smaller model or batch", bytes >> 20));
+}
 
 class HeapBuffer final : public Buffer {
  public:
@@ -19,13 +32,8 @@ class HeapBuffer final : public Buffer {
     void* memory = nullptr;
     if (::posix_memalign(&memory, 64, bytes ? bytes : 1) == 0)
       data_ = static_cast<std::byte*>(memory);
-    if (!data_)
-      throw UsageError(
-          format("out of memory: {} MiB asked for; use a smaller model or batch", bytes >> 20));
-    const size_t now = in_use += bytes_;
-    size_t before = peak;
-    while (now > before && !peak.compare_exchange_weak(before, now)) {
-    }
+    if (!data_) throw_no_room(bytes);
+    count_allocation(bytes_);
   }
   ~HeapBuffer() override {
     std::free(data_);
@@ -33,17 +41,45 @@ class HeapBuffer final : public Buffer {
   }
 };
 
+// Pages of its own, which go back to the system at once: what the first, unplanned step of a phase
+// frees would otherwise stay with the C library in pieces and count for the process's peak.
+class PagesBuffer final : public Buffer {
+ public:
+  PagesBuffer(size_t bytes, Device device) : Buffer(nullptr, bytes, device), pages_(bytes) {
+    if (!pages_.data()) throw_no_room(bytes);
+    data_ = pages_.data();
+    count_allocation(bytes_);
+  }
+  ~PagesBuffer() override { in_use -= bytes_; }
+
+ private:
+  Pages pages_;
+};
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kSmallestInPages = SIZE_MAX;
+#else
+constexpr size_t kSmallestInPages = size_t{256} << 10;
+#endif
+
+std::shared_ptr<Buffer> new_buffer(size_t bytes, Device device, size_t smallest_in_pages) {
+  STMOE_CHECK(is_host_memory(device), "allocate: device {} is not in this build", name_of(device));
+  if (HeapFunction function = replacement) return function(bytes, device);
+  if (bytes >= smallest_in_pages) return std::make_shared<PagesBuffer>(bytes, device);
+  return std::make_shared<HeapBuffer>(bytes, device);
+}
+
 }  // namespace
 
 std::shared_ptr<Buffer> allocate_on_heap(size_t bytes, Device device) {
-  STMOE_CHECK(is_host_memory(device), "allocate: device {} is not in this build", name_of(device));
-  if (HeapFunction function = replacement) return function(bytes, device);
-  return std::make_shared<HeapBuffer>(bytes, device);
+  return new_buffer(bytes, device, kSmallestInPages);
 }
 
 std::shared_ptr<Buffer> allocate(size_t bytes, Device device) {
   if (StepArena* arena = StepArena::current()) return arena->allocate(bytes, device);
-  return allocate_on_heap(bytes, device);
+  // Without an arena (generation, tests) memory is asked for again and again: the C library keeps
+  // what is freed.
+  return new_buffer(bytes, device, SIZE_MAX);
 }
 
 void replace_heap(HeapFunction function) { replacement = function; }
