@@ -17,8 +17,10 @@ ParameterScope block_scope(const ParameterScope& stack, int64_t layer) {
   return stack / format("block_{}", layer);
 }
 
-// One block as a function of the values that it differentiates through.
-using BlockFunction = std::function<FeedForwardSublayer::Output(const std::vector<Var>&)>;
+// One block as a function of the residual stream and of the other values that it differentiates
+// through.
+using BlockFunction =
+    std::function<FeedForwardSublayer::Output(const Residual& x, const std::vector<Var>& others)>;
 
 // The same values as new nodes of the tape, so that a block's gradients of an input are summed
 // before they join those of other blocks: the order in which recomputation sums them.
@@ -28,30 +30,43 @@ std::vector<Var> own_nodes(const std::vector<Var>& inputs) {
   return copies;
 }
 
-// Runs a block, keeping everything for the backward pass or only its inputs, and records a sparse
-// layer's losses and statistics. What recomputation returns must be Vars, so the statistics take
+// Runs a block and keeps one value of the stream in front of it and the other inputs instead of
+// what is inside. What recomputation returns must be Vars, so a sparse layer's statistics take
 // another way out.
-Var run_block(const std::string& name, bool is_recomputed, const BlockFunction& block,
-              const std::vector<Var>& inputs, RoutingRecord& record) {
+FeedForwardSublayer::Output recomputed(const BlockFunction& block, const Residual& x,
+                                       const std::vector<Var>& others) {
   auto statistics = std::make_shared<std::optional<RoutingStatistics>>();
-  auto outputs_of = [block, statistics](const std::vector<Var>& xs) {
-    FeedForwardSublayer::Output output = block(xs);
-    std::vector<Var> outputs = {output.y_BLD};
-    if (output.routing) {
-      outputs.push_back(output.routing->load_balance_loss);
-      outputs.push_back(output.routing->router_z_loss);
-      *statistics = std::move(output.routing->statistics);
-    }
-    return outputs;
-  };
-  const std::vector<Var> outputs =
-      is_recomputed ? recompute(outputs_of, inputs) : outputs_of(own_nodes(inputs));
-  if (outputs.size() == 3) {
-    record.load_balance_losses.push_back(outputs[1]);
-    record.router_z_losses.push_back(outputs[2]);
-    record.layers.push_back({name, **statistics});
+  std::vector<Var> inputs = {x.value()};
+  inputs.insert(inputs.end(), others.begin(), others.end());
+  const auto outputs = recompute(
+      [block, statistics](const std::vector<Var>& xs) {
+        FeedForwardSublayer::Output output = block({xs[0], {}, {}}, {xs.begin() + 1, xs.end()});
+        std::vector<Var> results = {output.y.value()};
+        if (output.routing) {
+          results.push_back(output.routing->load_balance_loss);
+          results.push_back(output.routing->router_z_loss);
+          *statistics = std::move(output.routing->statistics);
+        }
+        return results;
+      },
+      inputs);
+  FeedForwardSublayer::Output output;
+  output.y.x_BLD = outputs[0];
+  if (*statistics) output.routing = {Var(), outputs[1], outputs[2], **statistics};
+  return output;
+}
+
+// Runs a block and records a sparse layer's losses and statistics.
+Residual run_block(const std::string& name, bool is_recomputed, const BlockFunction& block,
+                   const Residual& x, const std::vector<Var>& others, RoutingRecord& record) {
+  FeedForwardSublayer::Output output =
+      is_recomputed ? recomputed(block, x, others) : block(x, own_nodes(others));
+  if (output.routing) {
+    record.load_balance_losses.push_back(output.routing->load_balance_loss);
+    record.router_z_losses.push_back(output.routing->router_z_loss);
+    record.layers.push_back({name, std::move(output.routing->statistics)});
   }
-  return outputs[0];
+  return output.y;
 }
 
 AttentionView self_view(const Tensor& segments, bool is_causal, const PositionBias& bias) {
@@ -101,19 +116,18 @@ Var EncoderStack::forward(const Var& x_BLD, const Tensor& segments_BL,
                           const ForwardContext& context, RoutingRecord& record) const {
   const PositionBias bias = relative_bias_.forward(x_BLD.dim(1));
   const Tensor mask_BL = nonzero(segments_BL);
-  Var y_BLD = input_dropout_.forward(x_BLD, context);
+  Residual y = {input_dropout_.forward(x_BLD, context), {}, {}};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
-    auto run = [&block, segments_BL, mask_BL, context,
-                first = bias.first_relative](const std::vector<Var>& xs) {
-      const Var h_BLD =
-          block.self_attention.self(xs[0], self_view(segments_BL, false, {xs[1], first}), context);
-      return block.feed_forward.forward(h_BLD, mask_BL, context);
+    auto run = [&block, segments_BL, mask_BL, context, first = bias.first_relative](
+                   const Residual& x, const std::vector<Var>& others) {
+      const AttentionView self = self_view(segments_BL, false, {others[0], first});
+      return block.feed_forward.forward(block.self_attention.self(x, self, context), mask_BL,
+                                        context);
     };
-    y_BLD = run_block(format("{}/block_{}", path_, i), is_recomputed_, run, {y_BLD, bias.bias_HR},
-                      record);
+    y = run_block(format("{}/block_{}", path_, i), is_recomputed_, run, y, {bias.bias_HR}, record);
   }
-  return output_dropout_.forward(final_norm_.forward(y_BLD), context);
+  return output_dropout_.forward(final_norm_.forward(y).y, context);
 }
 
 DecoderStack::DecoderStack(const ParameterScope& scope, const ModelConfig& model,
@@ -144,21 +158,21 @@ Var DecoderStack::forward(const Var& x_BTD, const Tensor& segments_BT, const Enc
       segments_BT.defined() ? segments_BT
                             : Tensor::full({x_BTD.dim(0), x_BTD.dim(1)}, DType::i32, 1.0);
   const AttentionView cross = cross_view(query_segments_BT, encoder.segments_BL);
-  Var y_BTD = input_dropout_.forward(x_BTD, context);
+  Residual y = {input_dropout_.forward(x_BTD, context), {}, {}};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
-    auto run = [&block, segments_BT, mask_BT, cross, context,
-                first = bias.first_relative](const std::vector<Var>& xs) {
-      const Var h_BTD =
-          block.self_attention.self(xs[0], self_view(segments_BT, true, {xs[1], first}), context);
-      const auto source = block.cross_attention.project_source(xs[2]);
-      return block.feed_forward.forward(block.cross_attention.cross(h_BTD, source, cross, context),
+    auto run = [&block, segments_BT, mask_BT, cross, context, first = bias.first_relative](
+                   const Residual& x, const std::vector<Var>& others) {
+      const AttentionView self = self_view(segments_BT, true, {others[0], first});
+      const Residual h = block.self_attention.self(x, self, context);
+      const auto source = block.cross_attention.project_source(others[1]);
+      return block.feed_forward.forward(block.cross_attention.cross(h, source, cross, context),
                                         mask_BT, context);
     };
-    y_BTD = run_block(format("{}/block_{}", path_, i), is_recomputed_, run,
-                      {y_BTD, bias.bias_HR, encoder.encoder_BLD}, record);
+    y = run_block(format("{}/block_{}", path_, i), is_recomputed_, run, y,
+                  {bias.bias_HR, encoder.encoder_BLD}, record);
   }
-  return output_dropout_.forward(final_norm_.forward(y_BTD), context);
+  return output_dropout_.forward(final_norm_.forward(y).y, context);
 }
 
 DecoderStack::Cache DecoderStack::make_cache(const EncoderView& encoder, int64_t capacity) const {
@@ -181,14 +195,14 @@ Var DecoderStack::step(const Var& x_B1D, int64_t position, const Cache& cache,
   AttentionView self = self_view(Tensor(), true, cache.position_bias);
   self.query_offset = position;
   const AttentionView cross = cross_view(cache.query_segments_B1, cache.encoder_segments_BL);
-  Var y_B1D = x_B1D;
+  Residual y = {x_B1D, {}, {}};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
-    y_B1D = block.self_attention.step(y_B1D, cache.self[i], self, context);
-    y_B1D = block.cross_attention.cross(y_B1D, cache.cross[i], cross, context);
-    y_B1D = block.feed_forward.forward(y_B1D, Tensor(), context).y_BLD;
+    y = block.self_attention.step(y, cache.self[i], self, context);
+    y = block.cross_attention.cross(y, cache.cross[i], cross, context);
+    y = block.feed_forward.forward(y, Tensor(), context).y;
   }
-  return final_norm_.forward(y_B1D);
+  return final_norm_.forward(y).y;
 }
 
 }  // namespace stmoe

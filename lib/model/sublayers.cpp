@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/model/sublayers.h"
 
-#include "lib/ops/add.h"
-
 namespace stmoe {
 namespace {
 
@@ -39,34 +37,32 @@ AttentionSublayer::AttentionSublayer(const ParameterScope& scope, const ModelCon
                  model.dropout_policy()),
       residual_dropout_(scope, "residual", model.dropout_policy()) {}
 
-Var AttentionSublayer::add_residual(const Var& x_BLD, const Var& y_BLD,
-                                    const ForwardContext& context) const {
-  return add(x_BLD, residual_dropout_.forward(y_BLD, context));
-}
-
-Var AttentionSublayer::self(const Var& x_BLD, const AttentionView& view,
-                            const ForwardContext& context) const {
-  const Var normed_BLD = norm_.forward(x_BLD);
+Residual AttentionSublayer::self(const Residual& x, const AttentionView& view,
+                                 const ForwardContext& context) const {
+  const auto [x_BLD, normed_BLD] = norm_.forward(x);
   const auto source = attention_.project_source(normed_BLD);
-  return add_residual(x_BLD, attention_.forward(normed_BLD, source, view, context), context);
+  return {x_BLD, attention_.forward(normed_BLD, source, view, context),
+          residual_dropout_.options(context)};
 }
 
-Var AttentionSublayer::cross(const Var& x_BLD, const Attention::KeyValues& source,
-                             const AttentionView& view, const ForwardContext& context) const {
-  return add_residual(x_BLD, attention_.forward(norm_.forward(x_BLD), source, view, context),
-                      context);
+Residual AttentionSublayer::cross(const Residual& x, const Attention::KeyValues& source,
+                                  const AttentionView& view, const ForwardContext& context) const {
+  const auto [x_BLD, normed_BLD] = norm_.forward(x);
+  return {x_BLD, attention_.forward(normed_BLD, source, view, context),
+          residual_dropout_.options(context)};
 }
 
-Var AttentionSublayer::step(const Var& x_B1D, const KeyValueCache& cache, const AttentionView& view,
-                            const ForwardContext& context) const {
-  const Var normed_B1D = norm_.forward(x_B1D);
+Residual AttentionSublayer::step(const Residual& x, const KeyValueCache& cache,
+                                 const AttentionView& view, const ForwardContext& context) const {
+  const auto [x_B1D, normed_B1D] = norm_.forward(x);
   const auto added = attention_.project_source(normed_B1D);
   put(cache.key_BKHK, view.query_offset, added.key_BKHK.value());
   put(cache.value_BKHK, view.query_offset, added.value_BKHK.value());
   const int64_t length = view.query_offset + 1;
   const Attention::KeyValues source = {first(cache.key_BKHK, length),
                                        first(cache.value_BKHK, length)};
-  return add_residual(x_B1D, attention_.forward(normed_B1D, source, view, context), context);
+  return {x_B1D, attention_.forward(normed_B1D, source, view, context),
+          residual_dropout_.options(context)};
 }
 
 FeedForwardSublayer::FeedForwardSublayer(const ParameterScope& block, const ModelConfig& model,
@@ -79,18 +75,18 @@ FeedForwardSublayer::FeedForwardSublayer(const ParameterScope& block, const Mode
       residual_dropout_(block / (is_sparse ? "moe" : "feed_forward"), "residual",
                         model.dropout_policy()) {}
 
-FeedForwardSublayer::Output FeedForwardSublayer::forward(const Var& x_BLD, const Tensor& mask_BL,
+FeedForwardSublayer::Output FeedForwardSublayer::forward(const Residual& x, const Tensor& mask_BL,
                                                          const ForwardContext& context) const {
-  const Var normed_BLD = norm_.forward(x_BLD);
+  const auto [x_BLD, normed_BLD] = norm_.forward(x);
   Output output;
-  Var y_BLD;
+  output.y.x_BLD = x_BLD;
+  output.y.dropout = residual_dropout_.options(context);
   if (const auto* dense = std::get_if<FeedForward>(&layer_)) {
-    y_BLD = dense->forward(normed_BLD, context);
+    output.y.branch_BLD = dense->forward(normed_BLD, context);
   } else {
     output.routing = std::get<MoeLayer>(layer_).forward(normed_BLD, mask_BL, context);
-    y_BLD = std::exchange(output.routing->y_BLD, Var());
+    output.y.branch_BLD = std::exchange(output.routing->y_BLD, Var());
   }
-  output.y_BLD = add(x_BLD, residual_dropout_.forward(y_BLD, context));
   return output;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The residual sublayers of a block, x + dropout(f(norm(x))): attention, and a feed-forward layer
-// that is dense or sparse. Shapes: B batch, L length, D width; Q and K the lengths of queries and
-// keys, H heads.
+// that is dense or sparse. A sublayer ends with a sum that is still to be made (lib/nn/residual.h)
+// and begins with that of the sublayer before it. Shapes: B batch, L length, D width; Q and K the
+// lengths of queries and keys, H heads.
 #pragma once
 
 #include <optional>
@@ -26,21 +27,19 @@ class AttentionSublayer {
   AttentionSublayer(const ParameterScope& scope, const ModelConfig& model,
                     const InitialValues& initial);
 
-  Var self(const Var& x_BLD, const AttentionView& view, const ForwardContext& context) const;
+  Residual self(const Residual& x, const AttentionView& view, const ForwardContext& context) const;
   // `source`: the projected output of the encoder.
-  Var cross(const Var& x_BLD, const Attention::KeyValues& source, const AttentionView& view,
-            const ForwardContext& context) const;
-  // Self-attention of one new position: x_B1D joins the cache at view.query_offset and sees
-  // everything up to there.
-  Var step(const Var& x_B1D, const KeyValueCache& cache, const AttentionView& view,
-           const ForwardContext& context) const;
+  Residual cross(const Residual& x, const Attention::KeyValues& source, const AttentionView& view,
+                 const ForwardContext& context) const;
+  // Self-attention of one new position [B, 1, D], which joins the cache at view.query_offset and
+  // sees everything up to there.
+  Residual step(const Residual& x, const KeyValueCache& cache, const AttentionView& view,
+                const ForwardContext& context) const;
   Attention::KeyValues project_source(const Var& source_BLD) const {
     return attention_.project_source(source_BLD);
   }
 
  private:
-  Var add_residual(const Var& x_BLD, const Var& y_BLD, const ForwardContext& context) const;
-
   RmsNorm norm_;
   Attention attention_;
   DropoutSite residual_dropout_;
@@ -53,11 +52,11 @@ class FeedForwardSublayer {
                       bool is_sparse, const InitialValues& initial);
 
   struct Output {
-    Var y_BLD;
+    Residual y;
     std::optional<MoeLayer::Output> routing;  // of a sparse layer; its y_BLD is not set
   };
   // mask_BL i32: 1 real token, 0 padding; undefined: all real.
-  Output forward(const Var& x_BLD, const Tensor& mask_BL, const ForwardContext& context) const;
+  Output forward(const Residual& x, const Tensor& mask_BL, const ForwardContext& context) const;
   bool is_sparse() const { return std::holds_alternative<MoeLayer>(layer_); }
 
  private:

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "lib/nn/parameters.h"
-#include "lib/ops/rms_norm.h"
+#include "lib/nn/residual.h"
 
 namespace stmoe {
 
@@ -11,8 +11,10 @@ class RmsNorm {
  public:
   RmsNorm(const ParameterScope& scope, int64_t width, const Initializer& initializer)
       : scale_D_(scope.create("scale", {width}, initializer)) {}
-  // x [..., D] -> the same shape and type.
-  Var forward(const Var& x) const { return rms_norm(x, scale_D_); }
+  // The stream's sum and its norm, both of the shape and type of x.
+  ResidualNorm forward(const Residual& x) const {
+    return residual_norm(x.x_BLD, x.branch_BLD, scale_D_, x.dropout);
+  }
 
  private:
   Var scale_D_;

@@ -9,18 +9,35 @@ namespace {
 
 constexpr const char* kOp = "residual_norm";
 
-void check_arguments(const Var& x, const Var& branch, const Var& scale_D, const Dropout& dropout) {
-  STMOE_CHECK(x.rank() >= 1 && x.dim(-1) >= 1 && is_floating(x.dtype()), "{}: x is {} {}", kOp,
+void check_sum(const char* op, const Var& x, const Var& branch, const Dropout& dropout) {
+  STMOE_CHECK(x.rank() >= 1 && x.dim(-1) >= 1 && is_floating(x.dtype()), "{}: x is {} {}", op,
               name_of(x.dtype()), x.shape().text());
   STMOE_CHECK(!branch.defined() || (branch.shape() == x.shape() && branch.dtype() == x.dtype()),
-              "{}: x is {} {}, the branch {} {}", kOp, name_of(x.dtype()), x.shape().text(),
+              "{}: x is {} {}, the branch {} {}", op, name_of(x.dtype()), x.shape().text(),
               name_of(branch.dtype()), branch.shape().text());
+  STMOE_CHECK(dropout.broadcast_dim != x.rank() - 1 || dropout.rate == 0,
+              "{}: a mask shared along the last dimension", op);
+}
+
+void check_scale(const Var& x, const Var& scale_D) {
   const DType statistics = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
   STMOE_CHECK(scale_D.shape() == Shape{x.dim(-1)} && scale_D.dtype() == statistics,
               "{}: scale is {} {}, expected {} [{}]", kOp, name_of(scale_D.dtype()),
               scale_D.shape().text(), name_of(statistics), x.dim(-1));
-  STMOE_CHECK(dropout.broadcast_dim != x.rank() - 1 || dropout.rate == 0,
-              "{}: a mask shared along the last dimension", kOp);
+}
+
+// Without scale, y and rstd.
+ResidualNormForward sum_task(const Var& x, const Var& branch, const DropoutMask& mask) {
+  const Shape rows = {x.numel() / x.dim(-1), x.dim(-1)};
+  ResidualNormForward task;
+  task.x_ND = x.value().contiguous().reshape(rows);
+  task.sum_ND = task.x_ND;
+  if (branch.defined()) {
+    task.branch_ND = branch.value().contiguous().reshape(rows);
+    task.sum_ND = Tensor::empty_like(task.x_ND);
+  }
+  task.mask = mask;
+  return task;
 }
 
 // The first of the two gradients that nobody else holds is written over.
@@ -68,19 +85,12 @@ std::vector<Tensor> gradients(const Saved& saved, const Tensor& from_sum, const 
 ResidualNorm residual_norm(const Var& x, const Var& branch, const Var& scale_D,
                            const Dropout& dropout, double eps) {
   OpScope scope(kOp, OpScope::Pass::forward);
-  check_arguments(x, branch, scale_D, dropout);
-  const Shape rows = {x.numel() / x.dim(-1), x.dim(-1)};
-  ResidualNormForward task;
-  task.x_ND = x.value().contiguous().reshape(rows);
-  task.sum_ND = task.x_ND;
-  if (branch.defined()) {
-    task.branch_ND = branch.value().contiguous().reshape(rows);
-    task.sum_ND = Tensor::empty_like(task.x_ND);
-  }
+  check_sum(kOp, x, branch, dropout);
+  check_scale(x, scale_D);
+  ResidualNormForward task = sum_task(x, branch, dropout_mask(kOp, x.shape(), dropout));
   task.scale_D = scale_D.value().contiguous();
   task.y_ND = Tensor::empty_like(task.x_ND);
-  task.rstd_N = Tensor::empty({rows[0]}, task.scale_D.dtype(), x.device());
-  task.mask = dropout_mask(kOp, x.shape(), dropout);
+  task.rstd_N = Tensor::empty({task.x_ND.dim(0)}, task.scale_D.dtype(), x.device());
   task.eps = eps;
   kernels<ResidualNormKernels>(x.device()).forward(task);
 
@@ -96,6 +106,22 @@ ResidualNorm residual_norm(const Var& x, const Var& branch, const Var& scale_D,
                                return gradients(saved, dys[0], nothing);
                              });
   return {results[0], results[1]};
+}
+
+Var residual_sum(const Var& x, const Var& branch, const Dropout& dropout) {
+  constexpr const char* kSum = "residual_sum";
+  OpScope scope(kSum, OpScope::Pass::forward);
+  STMOE_CHECK(branch.defined(), "{}: there is no branch", kSum);
+  check_sum(kSum, x, branch, dropout);
+  const ResidualNormForward task = sum_task(x, branch, dropout_mask(kSum, x.shape(), dropout));
+  kernels<ResidualNormKernels>(x.device()).forward(task);
+  return record(kSum, task.sum_ND.reshape(x.shape()), {x, branch},
+                [dropout](const Tensor& dsum) -> std::vector<Tensor> {
+                  if (dropout.rate == 0) return {dsum, dsum};
+                  const Tensor dbranch = Tensor::empty_like(dsum);
+                  kernels<DropoutKernels>(dsum.device()).apply(dbranch, dsum, dropout);
+                  return {dsum, dbranch};
+                });
 }
 
 }  // namespace stmoe

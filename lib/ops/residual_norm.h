@@ -12,8 +12,8 @@
 namespace stmoe {
 
 struct ResidualNormForward {
-  Tensor sum_ND, y_ND, rstd_N;      // written; no sum without a branch: it is x
-  Tensor x_ND, branch_ND, scale_D;  // branch may be undefined
+  Tensor sum_ND, y_ND, rstd_N;      // written; y and rstd may be undefined: the sum alone
+  Tensor x_ND, branch_ND, scale_D;  // branch may be undefined: the sum is x, and not written
   DropoutMask mask;
   double eps;
 };
@@ -41,5 +41,8 @@ struct ResidualNorm {
 // may be undefined: the sum is x. A mask shared along the last dimension is refused.
 ResidualNorm residual_norm(const Var& x, const Var& branch, const Var& scale_D,
                            const Dropout& dropout, double eps = 1e-6);
+
+// The sum alone, with the bits that it has there.
+Var residual_sum(const Var& x, const Var& branch, const Dropout& dropout);
 
 }  // namespace stmoe

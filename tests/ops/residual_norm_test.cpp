@@ -65,7 +65,8 @@ Gradients run(const Tensor& x, const Tensor& branch, const Tensor& scale, const 
   const Var vars[] = {Var::leaf(x), branch.defined() ? Var::leaf(branch) : Var(), Var::leaf(scale)};
   const ResidualNorm result = f(vars[0], vars[1], vars[2]);
   backward({result.sum, result.y}, {a, b});
-  return {result.sum.value(), result.y.value(), vars[0].grad(), vars[1].grad(), vars[2].grad()};
+  return {result.sum.value(), result.y.defined() ? result.y.value() : Tensor(), vars[0].grad(),
+          vars[1].grad(), vars[2].grad()};
 }
 
 Tensor draw(const Shape& shape, const char* name, DType dtype) {
@@ -114,6 +115,26 @@ TEST_CASE("residual_norm is add, dropout and rms_norm, to the bit in f32", "[ops
       test::require_same_bits(fused.dbranch, parts.dbranch);
       test::require_same_bits(fused.dscale, parts.dscale);
     }
+}
+
+TEST_CASE("residual_sum is the sum of residual_norm, to the bit", "[ops][residual_norm]") {
+  const Shape shape = {3, 20, 72};
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor x = draw(shape, "x", dtype), branch = draw(shape, "branch", dtype);
+    const Tensor scale = draw({72}, "scale", DType::f32), a = draw(shape, "a", dtype);
+    for (double rate : {0.0, 0.2}) {
+      const Dropout options{rate, kKey, 1, 4};
+      const Gradients fused = run(x, branch, scale, a, Tensor(), [&](Var p, Var q, Var s) {
+        return residual_norm(p, q, s, options, kEps);
+      });
+      const Gradients sum = run(x, branch, scale, a, Tensor(), [&](Var p, Var q, Var) {
+        return ResidualNorm{residual_sum(p, q, options), Var()};
+      });
+      test::require_same_bits(sum.sum, fused.sum);
+      test::require_same_bits(sum.dx, fused.dx);
+      test::require_same_bits(sum.dbranch, fused.dbranch);
+    }
+  }
 }
 
 TEST_CASE("without a branch the sum is x, and either result may be unused",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dropout masks of whole rows, for kernels that go through a matrix row by row.
+// Dropout masks for kernels that go through a matrix row by row.
 #pragma once
 
 #include "lib/base/random_words.h"
@@ -8,24 +8,26 @@
 
 namespace stmoe::inline STMOE_CPU_LEVEL {
 
-// The random words of rows of a matrix [rows, width], drawn anew when a row has another mask than
-// the row before it. `width` divides mask.inner: no mask is shared inside a row. The words live
-// until the next call.
+// The random words of rows of a matrix [rows, width], or of one piece of them, drawn anew when a
+// row has another mask than the row before it. No mask is shared inside a row: `width` divides
+// mask.inner. The words live until the next call.
 class MaskRows {
  public:
-  MaskRows(const DropoutMask& mask, int64_t width, Scratch& scratch)
+  // `count` columns are asked for at a time.
+  MaskRows(const DropoutMask& mask, int64_t width, int64_t count, Scratch& scratch)
       : mask_(mask),
         width_(width),
+        count_(count),
         block_(mask.shared * mask.inner),
-        words_(mask.is_on() ? scratch.take<uint32_t>(width) : nullptr) {}
+        words_(mask.is_on() ? scratch.take<uint32_t>(count) : nullptr) {}
 
-  // Null when nothing is dropped.
-  const uint32_t* words_of(int64_t row) {
+  // Of the columns from `column` on; null when nothing is dropped.
+  const uint32_t* words_of(int64_t row, int64_t column = 0) {
     if (!words_) return nullptr;
-    const int64_t at = row * width_;
+    const int64_t at = row * width_ + column;
     const int64_t first = at / block_ * mask_.inner + at % mask_.inner;
     if (first != first_) {
-      fill_random_words(mask_.key, mask_.first + static_cast<uint64_t>(first), words_, width_);
+      fill_random_words(mask_.key, mask_.first + static_cast<uint64_t>(first), words_, count_);
       first_ = first;
     }
     return words_;
@@ -33,7 +35,7 @@ class MaskRows {
 
  private:
   const DropoutMask& mask_;
-  int64_t width_, block_;
+  int64_t width_, count_, block_;
   uint32_t* words_;
   int64_t first_ = -1;
 };

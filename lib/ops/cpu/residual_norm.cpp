@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// With r = rsqrt(mean(s^2) + eps), s the sum, and g = dy * scale:  ds = r g - s r^3 mean(g s) + the
-// gradient that arrives at s,  dscale = sum over rows of dy s r. A row is read and written several
-// times while it is in the first cache, and once in memory.
+// A row is read and written several times while it is in the first cache, and once in memory.
 #include "lib/ops/residual_norm.h"
-
-#include <cmath>
 
 #include "lib/base/threads.h"
 #include "lib/ops/cpu/mask_rows.h"
+#include "lib/ops/cpu/norm_rows.h"
 
 namespace stmoe {
 namespace {
-
-constexpr int64_t kRows = 32;  // of one chunk: borders do not depend on the threads
 
 template <class T>
 void add_row(T* sum, const T* x, const T* branch, int64_t width) {
@@ -33,47 +28,6 @@ void add_dropped_row(T* sum, const T* x, const T* branch, const uint32_t* words,
   }
 }
 
-template <class T>
-void norm_row(T* y, Compute<T>* rstd, const T* x, const Compute<T>* scale, int64_t width,
-              double eps) {
-  using C = Compute<T>;
-  C squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t d = 0; d < width; ++d) squares += static_cast<C>(x[d]) * static_cast<C>(x[d]);
-  const C r = 1 / std::sqrt(squares / static_cast<C>(width) + static_cast<C>(eps));
-  *rstd = r;
-#pragma GCC ivdep
-  for (int64_t d = 0; d < width; ++d) y[d] = static_cast<T>(static_cast<C>(x[d]) * r * scale[d]);
-}
-
-// Adds the row's part of dscale to `dscale`. dsum may be dy or from_sum, which may be null.
-template <class T>
-void backward_row(T* dsum, Compute<T>* dscale, const T* from_sum, const T* dy, const T* x,
-                  const Compute<T>* scale, Compute<T> r, int64_t width) {
-  using C = Compute<T>;
-  C dot = 0;
-#pragma omp simd reduction(+ : dot)
-  for (int64_t d = 0; d < width; ++d)
-    dot += static_cast<C>(dy[d]) * scale[d] * static_cast<C>(x[d]);
-  const C c = dot * r * r * r / static_cast<C>(width);
-  if (!from_sum) {
-#pragma GCC ivdep
-    for (int64_t d = 0; d < width; ++d) {
-      const C gradient = static_cast<C>(dy[d]), value = static_cast<C>(x[d]);
-      dscale[d] += gradient * value * r;
-      dsum[d] = static_cast<T>(gradient * scale[d] * r - value * c);
-    }
-    return;
-  }
-#pragma GCC ivdep
-  for (int64_t d = 0; d < width; ++d) {
-    const C gradient = static_cast<C>(dy[d]), value = static_cast<C>(x[d]);
-    dscale[d] += gradient * value * r;
-    const C through_norm = gradient * scale[d] * r - value * c;
-    dsum[d] = static_cast<T>(static_cast<C>(from_sum[d]) + through_norm);
-  }
-}
-
 // Null for an undefined tensor.
 template <class T>
 T* pointer(const Tensor& tensor) {
@@ -85,12 +39,12 @@ void forward(const ResidualNormForward& task) {
   using C = Compute<T>;
   const int64_t width = task.x_ND.dim(1);
   const T *x = task.x_ND.data<T>(), *branch = pointer<T>(task.branch_ND);
-  T *sum = task.sum_ND.data<T>(), *y = task.y_ND.data<T>();
-  C* rstd = task.rstd_N.data<C>();
-  const C *scale = task.scale_D.data<C>(), factor = static_cast<C>(task.mask.factor);
-  parallel_for(task.x_ND.dim(0), kRows, [&, width](int64_t begin, int64_t end) {
+  T *sum = task.sum_ND.data<T>(), *y = pointer<T>(task.y_ND);
+  C* rstd = pointer<C>(task.rstd_N);
+  const C *scale = pointer<C>(task.scale_D), factor = static_cast<C>(task.mask.factor);
+  parallel_for(task.x_ND.dim(0), kNormRows, [&, width](int64_t begin, int64_t end) {
     Scratch scratch;
-    MaskRows mask(task.mask, width, scratch);
+    MaskRows mask(task.mask, width, width, scratch);
     for (int64_t n = begin; n < end; ++n) {
       const int64_t at = n * width;
       if (branch) {
@@ -99,7 +53,7 @@ void forward(const ResidualNormForward& task) {
         else
           add_row(sum + at, x + at, branch + at, width);
       }
-      norm_row(y + at, rstd + n, sum + at, scale, width, task.eps);
+      if (y) norm_row(y + at, rstd + n, sum + at, scale, width, task.eps);
     }
   });
 }
@@ -108,7 +62,7 @@ template <class T>
 void backward(const ResidualNormBackward& task) {
   using C = Compute<T>;
   const int64_t rows = task.sum_ND.dim(0), width = task.sum_ND.dim(1);
-  const int64_t chunks = num_chunks(rows, kRows);
+  const int64_t chunks = num_chunks(rows, kNormRows);
   const Tensor partial = Tensor::zeros({chunks, width}, kDTypeOf<C>);
   T *dsum = task.dsum_ND.data<T>(), *dbranch = pointer<T>(task.dbranch_ND);
   const T *from_sum = pointer<T>(task.from_sum_ND), *dy = task.dy_ND.data<T>();
@@ -116,21 +70,18 @@ void backward(const ResidualNormBackward& task) {
   const C *scale = task.scale_D.data<C>(), *rstd = task.rstd_N.data<C>();
   const C factor = static_cast<C>(task.mask.factor);
   C* sums = partial.data<C>();
-  parallel_for(rows, kRows, [&, width](int64_t begin, int64_t end, int64_t chunk) {
+  parallel_for(rows, kNormRows, [&, width](int64_t begin, int64_t end, int64_t chunk) {
     Scratch scratch;
-    MaskRows mask(task.mask, width, scratch);
+    MaskRows mask(task.mask, width, width, scratch);
     for (int64_t n = begin; n < end; ++n) {
       const int64_t at = n * width;
-      backward_row(dsum + at, sums + chunk * width, from_sum ? from_sum + at : nullptr, dy + at,
-                   sum + at, scale, rstd[n], width);
+      norm_row_backward(dsum + at, sums + chunk * width, from_sum ? from_sum + at : nullptr,
+                        dy + at, sum + at, scale, rstd[n], width);
       if (dbranch)
         drop_row(dbranch + at, dsum + at, mask.words_of(n), task.mask.threshold, factor, width);
     }
   });
-  task.dscale_D.fill(0);
-  C* dscale = task.dscale_D.data<C>();
-  for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    for (int64_t d = 0; d < width; ++d) dscale[d] += sums[chunk * width + d];
+  add_partial_sums(task.dscale_D.data<C>(), sums, chunks, width);
 }
 
 void forward_cpu(const ResidualNormForward& task) {
