@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW (Loshchilov and Hutter 2019) with the operations in the order of torch.optim.AdamW:
-//   p *= 1 - lr * weight_decay;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
-//   p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps),  t from 1
+#include "lib/optim/adamw.h"
+
 #include <cmath>
 
 #include "lib/base/profile.h"
-#include "lib/base/threads.h"
 #include "lib/optim/optimizer.h"
 
 namespace stmoe {
@@ -23,59 +21,6 @@ struct AdamWConfig {
     v("weight_decay", weight_decay, "decoupled weight decay, times the rate", at_least(0.0));
   }
 };
-
-struct AdamWUpdate {
-  Tensor weight, gradient, first, second;
-  double decay, step_size, second_correction;
-};
-
-struct AdamWKernels {
-  static constexpr const char* kOp = "adamw";
-  void (*update)(const AdamWUpdate& update, const AdamWConfig& config);
-};
-
-template <class T>
-struct Coefficients {
-  T beta1, keep1, beta2, keep2, decay, step_size, second_correction, epsilon;
-};
-
-// Outside the lambda, where captured pointers would be read again for every element.
-template <class T>
-void update_run(T* __restrict p, T* __restrict m, T* __restrict v, const T* __restrict g,
-                const Coefficients<T>& coefficients, int64_t count) {
-  const Coefficients<T> c = coefficients;
-  for (int64_t i = 0; i < count; ++i) {
-    m[i] = c.beta1 * m[i] + c.keep1 * g[i];
-    v[i] = c.beta2 * v[i] + c.keep2 * (g[i] * g[i]);
-    p[i] =
-        c.decay * p[i] - c.step_size * m[i] / (std::sqrt(v[i]) / c.second_correction + c.epsilon);
-  }
-}
-
-template <class T>
-void update_typed(const AdamWUpdate& u, const AdamWConfig& config) {
-  // 1 - b in f64: in f32 it would lose digits.
-  const Coefficients<T> c = {static_cast<T>(config.beta1),
-                             static_cast<T>(1.0 - config.beta1),
-                             static_cast<T>(config.beta2),
-                             static_cast<T>(1.0 - config.beta2),
-                             static_cast<T>(u.decay),
-                             static_cast<T>(u.step_size),
-                             static_cast<T>(u.second_correction),
-                             static_cast<T>(config.epsilon)};
-  T *p = u.weight.data<T>(), *m = u.first.data<T>(), *v = u.second.data<T>();
-  const T* g = u.gradient.data<T>();
-  parallel_for(u.weight.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
-    update_run(p + begin, m + begin, v + begin, g + begin, c, end - begin);
-  });
-}
-
-void update_cpu(const AdamWUpdate& u, const AdamWConfig& config) {
-  if (u.weight.dtype() == DType::f64) return update_typed<double>(u, config);
-  update_typed<float>(u, config);
-}
-
-STMOE_REGISTER_KERNELS(AdamWKernels, cpu, {update_cpu})
 
 class AdamW final : public Optimizer {
  public:
@@ -100,10 +45,10 @@ class AdamW final : public Optimizer {
       if (!value.grad().defined()) continue;
       kernels<AdamWKernels>(value.device())
           .update({value.value(), value.grad().contiguous(), slots_[i].first, slots_[i].second,
+                   config_.beta1, config_.beta2, config_.epsilon,
                    1.0 - learning_rate * config_.weight_decay,
                    learning_rate / (1.0 - std::pow(config_.beta1, t)),
-                   std::sqrt(1.0 - std::pow(config_.beta2, t))},
-                  config_);
+                   std::sqrt(1.0 - std::pow(config_.beta2, t))});
     }
   }
 

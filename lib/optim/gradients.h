@@ -10,6 +10,12 @@
 
 namespace stmoe {
 
+struct GradientKernels {
+  static constexpr const char* kOp = "gradients";
+  double (*sum_of_squares)(const Tensor& values);
+  void (*scale)(const Tensor& values, double factor);
+};
+
 // The sum of squares of a contiguous tensor.
 double sum_of_squares(const Tensor& values);
 

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "lib/base/threads.h"
+#include "lib/tensor/copy.h"
+#include "lib/tensor/cpu/convert.h"
 
 namespace stmoe {
 namespace {
@@ -18,70 +20,6 @@ Shape row_major_strides(const Shape& shape) {
     step *= shape[i];
   }
   return strides;
-}
-
-// Calls f(T{}) for any element type.
-template <class F>
-void visit_any(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::i64:
-      return f(int64_t{});
-    case DType::i32:
-      return f(int32_t{});
-    case DType::u8:
-      return f(uint8_t{});
-    default:
-      return visit_floating(dtype, f);
-  }
-}
-
-template <class To, class From>
-To convert(From value) {
-  if constexpr (std::is_same_v<To, From>) {
-    return value;
-  } else if constexpr (std::is_same_v<From, bf16>) {
-    return convert<To>(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, bf16>) {
-    return bf16(static_cast<float>(value));
-  } else {
-    return static_cast<To>(value);
-  }
-}
-
-// Element offset of the `index`-th element in row-major order of a strided view.
-int64_t offset_of(const Tensor& view, int64_t index) {
-  int64_t offset = 0;
-  for (int d = view.rank() - 1; d >= 0; --d) {
-    offset += index % view.dim(d) * view.stride(d);
-    index /= view.dim(d);
-  }
-  return offset;
-}
-
-template <class To, class From>
-void copy_elements(const Tensor& to, const Tensor& from) {
-  To* out = to.data<To>();
-  const From* in = from.data<From>();
-  const int64_t row = to.rank() ? to.dim(-1) : 1;
-  const int64_t rows = row ? to.numel() / row : 0;
-  const int64_t out_step = to.rank() ? to.stride(-1) : 1,
-                in_step = from.rank() ? from.stride(-1) : 1;
-  const bool flat = to.is_contiguous() && from.is_contiguous();
-  if (flat) {
-    parallel_for(to.numel(), kChunk, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = convert<To>(in[i]);
-    });
-    return;
-  }
-  parallel_for(rows, std::max<int64_t>(1, kChunk / std::max<int64_t>(1, row)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t r = begin; r < end; ++r) {
-                   To* out_row = out + offset_of(to, r * row);
-                   const From* in_row = in + offset_of(from, r * row);
-                   for (int64_t c = 0; c < row; ++c)
-                     out_row[c * out_step] = convert<To>(in_row[c * in_step]);
-                 }
-               });
 }
 
 }  // namespace
@@ -203,10 +141,7 @@ void Tensor::copy_from(const Tensor& source) const {
               shape_.text());
   STMOE_CHECK(is_host_memory(device()) && is_host_memory(source.device()));
   if (numel() == 0) return;
-  visit_any(dtype_, [&](auto to) {
-    visit_any(source.dtype(),
-              [&](auto from) { copy_elements<decltype(to), decltype(from)>(*this, source); });
-  });
+  kernels<CopyKernels>(device()).copy(*this, source);
 }
 
 void Tensor::fill(double value) const {

@@ -51,4 +51,4 @@ if(STMOE_NCCL STREQUAL "ON" AND NOT STMOE_HAVE_CUDA)
 endif()
 
 message(STATUS "stmoe ${PROJECT_VERSION}: ${CMAKE_BUILD_TYPE}, MPI ${STMOE_HAVE_MPI}, CUDA ${STMOE_HAVE_CUDA}, "
-               "HDF5 ${HDF5_VERSION}, native ${STMOE_NATIVE}, sanitizers '${STMOE_SANITIZE}'")
+               "HDF5 ${HDF5_VERSION}, sanitizers '${STMOE_SANITIZE}'")

@@ -53,20 +53,28 @@ function(stmoe_add_level room level kernels links)
   endforeach()
 endfunction()
 
-# stmoe_link_rooms(TARGET KEYWORD room ...): the objects of rooms, in the order that keeps the program running on any
-# processor: functions of headers that several objects define are taken from the first, so plain objects come before
-# those of a level, and lower levels before higher ones (docs/decisions/0002-cpu-levels.md; the test cpu_levels checks it).
-function(stmoe_link_rooms target keyword)
-  foreach(room ${ARGN})
-    target_link_libraries(${target} ${keyword} stmoe_${room})
-  endforeach()
+# stmoe_levels_of(OUT room ...): the targets that hold the levels' kernels of these rooms, lower levels first.
+#
+# Functions of headers that several objects define are taken from the first one in the link. A program that runs on any
+# processor must therefore be linked in this order: every plain object, then avx2, avx512, avx512_bf16
+# (docs/decisions/0002-cpu-levels.md; the test cpu_levels checks what came of it).
+function(stmoe_levels_of out)
+  set(found)
   foreach(level ${STMOE_CPU_LEVELS})
     foreach(room ${ARGN})
       if(TARGET stmoe_${room}_${level})
-        target_link_libraries(${target} ${keyword} stmoe_${room}_${level})
+        list(APPEND found stmoe_${room}_${level})
       endif()
     endforeach()
   endforeach()
+  set(${out} ${found} PARENT_SCOPE)
+endfunction()
+
+# A linker's map for scripts/check_cpu_levels.py, where the linker can make one.
+function(stmoe_add_map target)
+  if(STMOE_CAN_MAP)
+    target_link_options(${target} PRIVATE -Wl,-Map=${PROJECT_BINARY_DIR}/maps/${target}.map,--cref,--no-demangle)
+  endif()
 endfunction()
 
 # stmoe_add_program(NAME SOURCES ...): an executable over the whole library and apps/common, in bin/ of the build folder.
@@ -76,6 +84,7 @@ function(stmoe_add_program name)
   target_link_libraries(${name} PRIVATE stmoe_app $<LINK_LIBRARY:WHOLE_ARCHIVE,stmoe> ${PROGRAM_LINK})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   set_property(GLOBAL APPEND PROPERTY STMOE_PROGRAMS ${name})
+  stmoe_add_map(${name})
 endfunction()
 
 # stmoe_add_test(ROOM [PROPERTIES ...]): every tests/ROOM/*_test.cpp as one Catch2 binary `test_ROOM` over the room and
@@ -92,11 +101,23 @@ function(stmoe_add_test room)
   endforeach()
   list(REMOVE_DUPLICATES closure)
   add_executable(test_${room} ${sources})
-  stmoe_link_rooms(test_${room} PRIVATE ${closure})
-  target_link_libraries(test_${room} PRIVATE Catch2::Catch2WithMain)
+  foreach(part ${closure})
+    target_link_libraries(test_${room} PRIVATE stmoe_${part})
+  endforeach()
   if(TARGET stmoe_test_ops AND "autograd" IN_LIST closure)
     target_link_libraries(test_${room} PRIVATE stmoe_test_ops)
   endif()
+  # Objects that are linked by name come before all libraries: so the levels are libraries here, after Catch2.
+  target_link_libraries(test_${room} PRIVATE Catch2::Catch2WithMain)
+  stmoe_levels_of(levels ${closure})
+  foreach(level ${levels})
+    if(NOT TARGET ${level}_library)
+      add_library(${level}_library STATIC $<TARGET_OBJECTS:${level}>)
+      set_target_properties(${level}_library PROPERTIES LINKER_LANGUAGE CXX)
+    endif()
+    target_link_libraries(test_${room} PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,${level}_library>)
+  endforeach()
+  stmoe_add_map(test_${room})
   target_compile_options(test_${room} PRIVATE -O1)
   target_compile_definitions(test_${room} PRIVATE STMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                                   STMOE_BINARY_DIR="${PROJECT_BINARY_DIR}")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // vector_math.h against the library functions in f64, in units in the last place of f32.
-#include "lib/ops/vector_math.h"
+#include "lib/ops/cpu/vector_math.h"
 
 #include <cmath>
 

@@ -10,11 +10,11 @@
 #include <cstdint>
 #include <limits>
 
-#include "lib/ops/vector.h"
+#include "lib/ops/cpu/vector.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 
-namespace detail {
+namespace lane {
 // F: float or a vector of float; U: uint32_t or the vector of as many.
 template <class F, class U>
 inline F exp_f32(F x) {
@@ -37,13 +37,13 @@ inline F exp_f32(F x) {
   y = x < lowest ? F{} : y;
   return x <= highest ? y : x + infinity;
 }
-}  // namespace detail
+}  // namespace lane
 
 // e^x. 0 below the smallest normal number (x < -87.3365), infinity above the largest; NaN stays
 // NaN.
-inline float vector_exp(float x) { return detail::exp_f32<float, uint32_t>(x); }
+inline float vector_exp(float x) { return lane::exp_f32<float, uint32_t>(x); }
 inline Vector<float> vector_exp(Vector<float> x) {
-  return detail::exp_f32<Vector<float>, Vector<uint32_t>>(x);
+  return lane::exp_f32<Vector<float>, Vector<uint32_t>>(x);
 }
 inline Vector<double> vector_exp(Vector<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
@@ -69,4 +69,4 @@ inline float vector_tanh(float x) {
 }
 inline double vector_tanh(double x) { return std::tanh(x); }
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL

@@ -18,10 +18,10 @@
 #include <immintrin.h>
 #endif
 
-#include "lib/ops/vector.h"
+#include "lib/ops/cpu/vector.h"
 #include "lib/tensor/dtype.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 
 // Vectors of sums side by side in a full panel; with 6 rows they fill the vector registers.
 inline constexpr int kTileVectors = kVectorBytes == 64 ? 4 : 2;
@@ -58,7 +58,7 @@ template <class Packed>
 inline constexpr int kPanel = kTileVectors* kVectorBytes /
                               static_cast<int>(sizeof(TileSum<Packed>));
 
-namespace detail {
+namespace tiles {
 
 template <class T>
 inline void multiply_add(Vector<T>& sum, const T& a, const T* b) {
@@ -121,7 +121,7 @@ void tile_rows(TileSum<Packed>* c, int64_t c_row, const Packed* a, int64_t a_row
   }
 }
 
-}  // namespace detail
+}  // namespace tiles
 
 // Strides of A and C in their elements; `depth` in packed elements. The panel is `vectors` vectors
 // wide: 1, 2 or kTileVectors.
@@ -130,11 +130,11 @@ void tile_product(TileSum<Packed>* c, int64_t c_row, const Packed* a, int64_t a_
                   int64_t a_depth, const Packed* b, int64_t rows, int64_t depth, bool accumulate,
                   int vectors = kTileVectors) {
   if (vectors == kTileVectors)
-    detail::tile_rows<kTileVectors>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
+    tiles::tile_rows<kTileVectors>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
   else if (vectors == 2)
-    detail::tile_rows<2>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
+    tiles::tile_rows<2>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
   else
-    detail::tile_rows<1>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
+    tiles::tile_rows<1>(c, c_row, a, a_row, a_depth, b, rows, depth, accumulate);
 }
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL

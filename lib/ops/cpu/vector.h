@@ -10,7 +10,7 @@
 
 #include "lib/tensor/dtype.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 
 #if defined(__AVX512F__)
 inline constexpr int kVectorBytes = 64;
@@ -61,7 +61,7 @@ inline Vector<Compute<T>> load_wide(const T* from) {
 template <class T>
 using LaneIndex = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
 
-namespace detail {
+namespace lane {
 // first, first + step, ... as a constant in memory, which the compiler does not make of a loop over
 // lanes.
 template <class T, int kFirst, int kStep, int kFlip = 0>
@@ -103,22 +103,22 @@ inline Vector<T> max_lanes(Vector<T> v) {
     return max_lanes<T, kDistance / 2>(v > other ? v : other);
   }
 }
-}  // namespace detail
+}  // namespace lane
 
 template <class T>
 inline T sum_of(Vector<T> v) {
-  return detail::sum_lanes<T>(v)[0];
+  return lane::sum_lanes<T>(v)[0];
 }
 template <class T>
 inline T max_of(Vector<T> v) {
-  return detail::max_lanes<T>(v)[0];
+  return lane::max_lanes<T>(v)[0];
 }
 
 // Lane i: the sum over the lanes of vectors[i], of which there are kLanes<T>.
 template <class T>
 inline Vector<T> sums_of(Vector<T>* vectors) {
-  const auto even = load(detail::kOrder<detail::LaneOrder<T, 0, 2>>.lanes);
-  const auto odd = load(detail::kOrder<detail::LaneOrder<T, 1, 2>>.lanes);
+  const auto even = load(lane::kOrder<lane::LaneOrder<T, 0, 2>>.lanes);
+  const auto odd = load(lane::kOrder<lane::LaneOrder<T, 1, 2>>.lanes);
 #pragma GCC unroll 8
   for (int count = kLanes<T>; count > 1; count /= 2)
 #pragma GCC unroll 8
@@ -132,8 +132,8 @@ inline Vector<T> sums_of(Vector<T>* vectors) {
 template <class T>
 inline void transpose(Vector<T>* vectors) {
   constexpr int kHalf = kLanes<T> / 2;
-  const auto low = load(detail::kOrder<detail::PairOrder<T, 0>>.lanes);
-  const auto high = load(detail::kOrder<detail::PairOrder<T, kHalf>>.lanes);
+  const auto low = load(lane::kOrder<lane::PairOrder<T, 0>>.lanes);
+  const auto high = load(lane::kOrder<lane::PairOrder<T, kHalf>>.lanes);
 #pragma GCC unroll 4
   for (int round = 1; round < kLanes<T>; round *= 2) {
     Vector<T> before[kLanes<T>];
@@ -147,4 +147,4 @@ inline void transpose(Vector<T>* vectors) {
   }
 }
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL

@@ -10,11 +10,12 @@
 #include <limits>
 #include <span>
 
-#include "lib/ops/attention_head.h"
+#include "lib/base/random_words.h"
+#include "lib/ops/cpu/attention_head.h"
+#include "lib/ops/cpu/tile_kernel.h"
 #include "lib/ops/scratch.h"
-#include "lib/ops/tile_kernel.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 
 inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -185,8 +186,7 @@ struct PaddedHead {
     if (head.dropout.threshold > 0 && head.dropout.is_shared) {
       uint32_t* bits = scratch.take<uint32_t>(head.keys);
       kept = scratch.take<uint8_t>(head.keys);
-      fill_random_bits(head.dropout.key, head.dropout.first_index,
-                       {bits, static_cast<size_t>(head.keys)});
+      fill_random_words(head.dropout.key, head.dropout.first_index, bits, head.keys);
       for (int64_t k = 0; k < head.keys; ++k) kept[k] = (bits[k] >> 8) >= head.dropout.threshold;
     }
   }
@@ -221,8 +221,7 @@ struct QueryRow {
     if (head.dropout.threshold > 0 && !head.dropout.is_shared) {
       bits = bits_buffer;
       const auto first = static_cast<uint64_t>(query * head.keys + begin);
-      fill_random_bits(head.dropout.key, head.dropout.first_index + first,
-                       {bits_buffer, static_cast<size_t>(limit)});
+      fill_random_words(head.dropout.key, head.dropout.first_index + first, bits_buffer, limit);
     }
   }
 
@@ -248,4 +247,4 @@ struct QueryRow {
   }
 };
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL

@@ -2,6 +2,8 @@
 // Adafactor's CPU kernel. Passes over a factored weight: sums of squares (reads g), size of the
 // update (reads g), weight scale (reads w), update (reads g and w, writes w). The update u = g *
 // row_scale * column_scale is never stored.
+#include "lib/optim/adafactor.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -9,7 +11,6 @@
 #include <vector>
 
 #include "lib/base/threads.h"
-#include "lib/optim/adafactor.h"
 #include "lib/optim/gradients.h"
 
 namespace stmoe {

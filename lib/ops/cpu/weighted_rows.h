@@ -10,7 +10,7 @@
 
 #include "lib/tensor/dtype.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 
 template <class T>
 struct WeightedRow {
@@ -44,4 +44,4 @@ void sum_weighted_rows(T* y, std::span<const WeightedRow<T>> rows, int64_t width
   }
 }
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL

@@ -7,10 +7,10 @@
 // P is computed again from the scores and the saved row maxima and sums. Blocks of keys are the
 // outer loop, so that what is packed and summed per key stays in the cache; tiles of queries are
 // the inner one.
-#include "lib/ops/attention_tiles.h"
-#include "lib/ops/vector_math.h"
+#include "lib/ops/cpu/attention_tiles.h"
+#include "lib/ops/cpu/vector_math.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 namespace {
 
 constexpr int64_t kDepthChunk = 128;
@@ -282,4 +282,4 @@ template void attention_head_backward<float>(const AttentionHead<float>&,
 template void attention_head_backward<bf16>(const AttentionHead<bf16>&,
                                             const AttentionHeadGradients<bf16>&);
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL

@@ -4,10 +4,10 @@
 // than the products: they are read in place.
 #include <cmath>
 
-#include "lib/ops/attention_tiles.h"
-#include "lib/ops/vector_math.h"
+#include "lib/ops/cpu/attention_tiles.h"
+#include "lib/ops/cpu/vector_math.h"
 
-namespace stmoe {
+namespace stmoe::inline STMOE_CPU_LEVEL {
 namespace {
 
 constexpr int64_t kFewQueries = 4;
@@ -266,4 +266,4 @@ template void attention_head_forward<double>(const AttentionHead<double>&, int64
 template void attention_head_forward<float>(const AttentionHead<float>&, int64_t, int64_t);
 template void attention_head_forward<bf16>(const AttentionHead<bf16>&, int64_t, int64_t);
 
-}  // namespace stmoe
+}  // namespace stmoe::inline STMOE_CPU_LEVEL
