@@ -30,10 +30,11 @@ Experts::Experts(const ParameterScope& scope, int64_t num_experts, const ExpertS
 
 Var Experts::forward(const Var& rows_ERD, const ForwardContext& context) const {
   const Var gate_ERF = expert_linear(rows_ERD, wi_EDF_);
+  const HiddenDropout dropout = {hidden_dropout_.options(context), {}};
   const Var hidden_ERF = activation_ == Activation::geglu
-                             ? geglu(gate_ERF, expert_linear(rows_ERD, wi_linear_EDF_))
-                             : relu(gate_ERF);
-  return expert_linear(hidden_dropout_.forward(hidden_ERF, context), wo_EFD_);
+                             ? geglu(gate_ERF, expert_linear(rows_ERD, wi_linear_EDF_), dropout)
+                             : relu(gate_ERF, dropout);
+  return expert_linear(hidden_ERF, wo_EFD_);
 }
 
 }  // namespace stmoe

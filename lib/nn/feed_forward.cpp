@@ -31,8 +31,10 @@ FeedForward::FeedForward(const ParameterScope& scope, const FeedForwardShape& sh
 
 Var FeedForward::forward(const Var& x_BLD, const ForwardContext& context) const {
   const Var gate_BLF = wi_.forward(x_BLD);
-  const Var hidden_BLF = wi_linear_ ? geglu(gate_BLF, wi_linear_->forward(x_BLD)) : relu(gate_BLF);
-  return wo_.forward(hidden_dropout_.forward(hidden_BLF, context));
+  const HiddenDropout dropout = {hidden_dropout_.options(context), {}};
+  const Var hidden_BLF =
+      wi_linear_ ? geglu(gate_BLF, wi_linear_->forward(x_BLD), dropout) : relu(gate_BLF, dropout);
+  return wo_.forward(hidden_BLF);
 }
 
 }  // namespace stmoe

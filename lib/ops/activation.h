@@ -1,29 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
-// The feed-forward non-linearities: ReLU (T5 1.0, Switch) and GEGLU (T5 1.1, ST-MoE; Shazeer 2020).
+// The feed-forward non-linearities with the dropout that follows them: ReLU
+// (T5 1.0, Switch) and GEGLU (T5 1.1, ST-MoE; Shazeer 2020). The mask is drawn
+// again in the backward pass where it is needed, never stored.
 #pragma once
 
 #include "lib/autograd/var.h"
+#include "lib/ops/dropout_mask.h"
 
 namespace stmoe {
 
+// Rows are all dimensions but the last, which no mask is shared along.
+struct HiddenDropout {
+  Dropout dropout = {};
+  // Experts' buffers: i32 [rows] or undefined. Row r draws the mask of row
+  // row_R[r] of the batch (element d: number (first_row + row_R[r]) * width +
+  // d), wherever the buffer has it; -1: the row is unused, and its results and
+  // gradients are zeros.
+  Tensor row_R = {};
+};
+
+// What the kernels need of it; tensors are seen as [rows, width].
+struct HiddenMask {
+  int64_t rows = 0, width = 0;
+  DropoutMask mask;
+  Tensor row_R;
+};
+
 struct ReluKernels {
   static constexpr const char* kOp = "relu";
-  void (*forward)(const Tensor& y, const Tensor& x);
-  void (*backward)(const Tensor& dx, const Tensor& dy, const Tensor& y);
+  void (*forward)(const Tensor& y, const Tensor& x, const HiddenMask& mask);
+  // dx may be dy. The result tells what was kept: y > 0.
+  void (*backward)(const Tensor& dx, const Tensor& dy, const Tensor& y, double factor);
 };
 
 struct GegluKernels {
   static constexpr const char* kOp = "geglu";
-  void (*forward)(const Tensor& y, const Tensor& gate, const Tensor& x);
+  void (*forward)(const Tensor& y, const Tensor& gate, const Tensor& x, const HiddenMask& mask);
   // dx may be dy.
   void (*backward)(const Tensor& dgate, const Tensor& dx, const Tensor& dy, const Tensor& gate,
-                   const Tensor& x);
+                   const Tensor& x, const HiddenMask& mask);
 };
 
-// max(x, 0); the gradient at 0 is 0. A NaN stays a NaN.
-Var relu(const Var& x);
-// gelu(gate) * x with gelu in the tanh form 0.5 a (1 + tanh(sqrt(2/pi)(a + 0.044715 a^3))); same
-// shape and type.
-Var geglu(const Var& gate, const Var& x);
+// dropout(max(x, 0)); the gradient at 0 is 0. A NaN that is kept stays a NaN.
+Var relu(const Var& x, const HiddenDropout& dropout = {});
+// dropout(gelu(gate) * x) with gelu in the tanh form 0.5 a (1 +
+// tanh(sqrt(2/pi)(a + 0.044715 a^3))); same shape and type.
+Var geglu(const Var& gate, const Var& x, const HiddenDropout& dropout = {});
 
 }  // namespace stmoe

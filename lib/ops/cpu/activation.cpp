@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gradient of relu is taken from its result, which the next product keeps anyway. gelu(a) = a
-// s(a) with s(a) = (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), u = sqrt(2/pi)(a + 0.044715 a^3): one
-// exponential.
+// The gradient of relu is taken from its result, which the next product keeps
+// anyway: what was negative or dropped is not positive. gelu(a) = a s(a) with
+// s(a) = (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), u = sqrt(2/pi)(a + 0.044715
+// a^3): one exponential.
 #include "lib/ops/activation.h"
 
+#include <algorithm>
 #include <numbers>
 
 #include "lib/ops/cpu/elementwise.h"
+#include "lib/ops/cpu/mask_rows.h"
 #include "lib/ops/cpu/vector_math.h"
 
 namespace stmoe {
@@ -22,51 +25,147 @@ struct Gelu {
   static C slope(C a, C s) { return s + a * s * (1 - s) * kTwiceRoot * (1 + 3 * kCubic * a * a); }
 };
 
-void relu_forward(const Tensor& y, const Tensor& x) {
-  visit_floating(x.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    using C = Compute<T>;
-    map_elements(
-        x.numel(), y.data<T>(), [](C a) { return a < 0 ? C(0) : a; }, x.data<T>());
+// A dropout mask over a piece of a row: what is kept is multiplied by the
+// factor. No words: all is kept.
+template <class C>
+struct Mask {
+  const uint32_t* words = nullptr;
+  uint32_t threshold = 0;
+  C factor = 1;
+};
+
+// y[i] = mask of f(x[i], ...).
+template <class T, class F, class... X>
+void map_masked(T* y, const Mask<Compute<T>>& mask, int64_t count, F f, const X*... x) {
+  using C = Compute<T>;
+  const uint32_t* words = mask.words;
+  const uint32_t threshold = mask.threshold;
+  const C factor = mask.factor;
+  if (!words) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) y[i] = static_cast<T>(f(static_cast<C>(x[i])...));
+    return;
+  }
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    const C kept = factor * f(static_cast<C>(x[i])...);
+    y[i] = static_cast<T>((words[i] >> 8) >= threshold ? kept : C(0));
+  }
+}
+
+// Calls body(offset of the first element, their number, mask) for pieces of
+// rows that together are everything but unused rows, and zero(offset, number)
+// for those.
+template <class C, class Body, class Zero>
+void for_each_piece(const HiddenMask& hidden, Body&& body, Zero&& zero) {
+  constexpr int64_t kColumns = 2048, kElements = 1 << 14;
+  const int64_t pieces = num_chunks(hidden.width, kColumns);
+  const int64_t rows = std::max<int64_t>(1, kElements / std::min(kColumns, hidden.width + 1));
+  const int32_t* source = hidden.row_R.defined() ? hidden.row_R.data<int32_t>() : nullptr;
+  parallel_for(num_chunks(hidden.rows, rows) * pieces, 1, [&](int64_t task, int64_t) {
+    const int64_t column = task % pieces * kColumns, first = task / pieces * rows;
+    const int64_t count = std::min(kColumns, hidden.width - column);
+    Scratch scratch;
+    MaskRows mask(hidden.mask, hidden.width, count, scratch);
+    for (int64_t r = first; r < std::min(hidden.rows, first + rows); ++r) {
+      const int64_t from = source ? source[r] : r, at = r * hidden.width + column;
+      if (from < 0)
+        zero(at, count);
+      else
+        body(at, count,
+             Mask<C>{mask.words_of(from, column), hidden.mask.threshold,
+                     static_cast<C>(hidden.mask.factor)});
+    }
   });
 }
 
-void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) {
+void relu_forward(const Tensor& y, const Tensor& x, const HiddenMask& hidden) {
+  visit_floating(x.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    using C = Compute<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    for_each_piece<C>(
+        hidden,
+        [=](int64_t at, int64_t count, const Mask<C>& mask) {
+          map_masked(
+              out + at, mask, count, [](C a) { return a < 0 ? C(0) : a; }, in + at);
+        },
+        [=](int64_t at, int64_t count) { std::fill_n(out + at, count, T(0)); });
+  });
+}
+
+void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y, double factor) {
   visit_floating(y.dtype(), [&](auto tag) {
     using T = decltype(tag);
     using C = Compute<T>;
-    map_elements(
-        y.numel(), dx.data<T>(), [](C d, C result) { return result > 0 ? d : C(0); }, dy.data<T>(),
-        y.data<T>());
+    // The product comes before the choice: after it, it would be a branch.
+    const auto keep_positive = [f = static_cast<C>(factor)](C d, C result) {
+      const C scaled = f * d;
+      return result > 0 ? scaled : C(0);
+    };
+    map_elements(y.numel(), dx.data<T>(), keep_positive, dy.data<T>(), y.data<T>());
   });
 }
 
-void geglu_forward(const Tensor& y, const Tensor& gate, const Tensor& x) {
+void geglu_forward(const Tensor& y, const Tensor& gate, const Tensor& x, const HiddenMask& hidden) {
   visit_floating(x.dtype(), [&](auto tag) {
     using T = decltype(tag);
     using C = Compute<T>;
-    map_elements(
-        x.numel(), y.data<T>(), [](C a, C b) { return Gelu<C>::value(a) * b; }, gate.data<T>(),
-        x.data<T>());
+    T* out = y.data<T>();
+    const T *g = gate.data<T>(), *in = x.data<T>();
+    for_each_piece<C>(
+        hidden,
+        [=](int64_t at, int64_t count, const Mask<C>& mask) {
+          map_masked(
+              out + at, mask, count, [](C a, C b) { return Gelu<C>::value(a) * b; }, g + at,
+              in + at);
+        },
+        [=](int64_t at, int64_t count) { std::fill_n(out + at, count, T(0)); });
   });
 }
 
+// dx may be dy.
+template <class T>
+void geglu_backward_piece(T* dgate, T* dx, const T* dy, const T* gate, const T* x,
+                          const Mask<Compute<T>>& mask, int64_t count) {
+  using C = Compute<T>;
+  const auto write = [=](int64_t i, C gradient) {
+    const C a = static_cast<C>(gate[i]), s = Gelu<C>::sigmoid(a);
+    dgate[i] = static_cast<T>(gradient * static_cast<C>(x[i]) * Gelu<C>::slope(a, s));
+    dx[i] = static_cast<T>(gradient * a * s);
+  };
+  if (!mask.words) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) write(i, static_cast<C>(dy[i]));
+    return;
+  }
+  const uint32_t* words = mask.words;
+  const uint32_t threshold = mask.threshold;
+  const C factor = mask.factor;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    const C kept = factor * static_cast<C>(dy[i]);
+    write(i, (words[i] >> 8) >= threshold ? kept : C(0));
+  }
+}
+
 void geglu_backward(const Tensor& dgate, const Tensor& dx, const Tensor& dy, const Tensor& gate,
-                    const Tensor& x) {
+                    const Tensor& x, const HiddenMask& hidden) {
   visit_floating(x.dtype(), [&](auto tag) {
     using T = decltype(tag);
     using C = Compute<T>;
     T *dg = dgate.data<T>(), *db = dx.data<T>();
     const T *d = dy.data<T>(), *g = gate.data<T>(), *b = x.data<T>();
-    parallel_for(x.numel(), 1 << 14, [=](int64_t begin, int64_t end) {
-#pragma GCC ivdep
-      for (int64_t i = begin; i < end; ++i) {
-        const C a = static_cast<C>(g[i]), gradient = static_cast<C>(d[i]);
-        const C s = Gelu<C>::sigmoid(a);
-        dg[i] = static_cast<T>(gradient * static_cast<C>(b[i]) * Gelu<C>::slope(a, s));
-        db[i] = static_cast<T>(gradient * a * s);
-      }
-    });
+    for_each_piece<C>(
+        hidden,
+        [=](int64_t at, int64_t count, const Mask<C>& mask) {
+          geglu_backward_piece(dg + at, db + at, d + at, g + at, b + at, mask, count);
+        },
+        [=](int64_t at, int64_t count) {
+          std::fill_n(dg + at, count, T(0));
+          std::fill_n(db + at, count, T(0));
+        });
   });
 }
 
@@ -74,5 +173,4 @@ STMOE_REGISTER_KERNELS(ReluKernels, cpu, {relu_forward, relu_backward})
 STMOE_REGISTER_KERNELS(GegluKernels, cpu, {geglu_forward, geglu_backward})
 
 }  // namespace
-
 }  // namespace stmoe
