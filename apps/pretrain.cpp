@@ -74,14 +74,18 @@ void run(const Arguments& arguments, const ProgramContext& context) {
         run_benchmark(recipe, {.steps = *arguments.benchmark,
                                .most_events = has_trace ? kMostTraceEvents : 0,
                                .output = arguments.output});
-    std::fputs((arguments.is_json ? benchmark_json(result) : benchmark_table(result)).c_str(),
+    const bool is_profiled = arguments.profile.has_value();
+    std::fputs((arguments.is_json ? benchmark_json(result, is_profiled)
+                                  : benchmark_table(result, is_profiled))
+                   .c_str(),
                stdout);
-    if (arguments.profile)
-      std::fputs(("\n" + profile_table(result.profile, result.peaks)).c_str(), stdout);
     if (has_trace) write_trace(result.profile, *arguments.profile);
     return;
   }
-  pretrain(recipe, {*arguments.output, arguments.steps, arguments.resume}, context.stop);
+  PretrainOptions options{*arguments.output, arguments.steps, arguments.resume};
+  options.profile = arguments.profile.has_value();
+  if (options.profile && !arguments.profile->empty()) options.trace = *arguments.profile;
+  pretrain(recipe, options, context.stop);
 }
 
 }  // namespace

@@ -91,6 +91,11 @@ struct ProfileAccess {
                std::move(scope.detail_)});
   }
 
+  static CurrentOp current() {
+    const OpScope* scope = recorder.innermost;
+    return scope && scope->op_ != kStep ? CurrentOp{scope->op_, scope->pass_} : CurrentOp{};
+  }
+
   static void count_flops(ProductType type, double flops) {
     if (recorder.innermost) recorder.innermost->work_.flops[static_cast<size_t>(type)] += flops;
   }
@@ -171,6 +176,7 @@ BackgroundScope::~BackgroundScope() {
 }
 
 bool is_profiling() { return recorder.active; }
+CurrentOp current_op() { return recorder.active ? ProfileAccess::current() : CurrentOp{}; }
 
 void count_flops(ProductType type, double flops) {
   if (recorder.active) ProfileAccess::count_flops(type, flops);

@@ -96,6 +96,12 @@ class BackgroundScope {
 
 // Whether this thread's scopes are recorded.
 bool is_profiling();
+// Of the innermost scope, "" when nothing is recorded.
+struct CurrentOp {
+  const char* op = "";
+  OpScope::Pass pass = OpScope::Pass::forward;
+};
+CurrentOp current_op();
 // Adds to the innermost scope.
 void count_flops(ProductType type, double flops);
 // What an op moves, where it knows better than the tape (its arguments and results).

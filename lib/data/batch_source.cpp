@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/log.h"
+#include "lib/base/profile.h"
 #include "lib/data/batch_assembler.h"
 #include "lib/data/prefetcher.h"
 
@@ -140,6 +141,7 @@ class BatchSource::Impl {
     ExamplePosition position_after;
   };
   Made make_batch() {
+    const BackgroundScope scope("make a batch");
     std::optional<Batch> batch = assembler_.next();
     STMOE_CHECK(batch, "the training stream has ended");
     return {std::move(*batch), assembler_.position()};

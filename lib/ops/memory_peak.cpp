@@ -10,7 +10,7 @@
 namespace stmoe {
 namespace {
 
-constexpr int64_t kElements = int64_t{1} << 24;
+constexpr int64_t kElements = int64_t{1} << 24, kChunk = int64_t{1} << 18;
 
 void triad(float* a, const float* b, const float* c, int64_t count) {
   for (int64_t i = 0; i < count; ++i) a[i] = b[i] + 0.5f * c[i];
@@ -23,12 +23,11 @@ double measure_memory_bandwidth(double seconds) {
                            Tensor::persistent({kElements}, DType::f32),
                            Tensor::persistent({kElements}, DType::f32)};
   float *a = arrays[0].data<float>(), *b = arrays[1].data<float>(), *c = arrays[2].data<float>();
-  const int64_t chunk = kElements / num_threads() + 1;
   double best = 0;
   const Stopwatch whole;
   for (int pass = 0; pass < 3 || whole.seconds() < seconds; ++pass) {
     const Stopwatch watch;
-    parallel_for(kElements, chunk, [&](int64_t begin, int64_t end) {
+    parallel_for(kElements, kChunk, [&](int64_t begin, int64_t end) {
       triad(a + begin, b + begin, c + begin, end - begin);
     });
     best = std::max(best, 3.0 * sizeof(float) * kElements / watch.seconds());

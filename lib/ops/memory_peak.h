@@ -8,6 +8,6 @@ namespace stmoe {
 // arrays of 64 MiB each, in ordinary stores, as the ops write (what the processor reads of a line
 // before it writes it is not counted). The best of the passes done in `seconds`. An op whose
 // tensors are still in a cache can be faster.
-double measure_memory_bandwidth(double seconds = 0.2);
+double measure_memory_bandwidth(double seconds = 0.3);
 
 }  // namespace stmoe

@@ -4,6 +4,7 @@
 #include "lib/ops/scratch.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 #include <vector>
@@ -13,11 +14,18 @@ namespace {
 
 constexpr size_t kAlignment = 64, kSmallestBlock = size_t{1} << 20;
 
+std::atomic<size_t> held{0};
+
 struct Block {
   explicit Block(size_t size)
       : data(static_cast<std::byte*>(::operator new (size, std::align_val_t{kAlignment}))),
-        bytes(size) {}
-  ~Block() { ::operator delete (data, std::align_val_t{kAlignment}); }
+        bytes(size) {
+    held += size;
+  }
+  ~Block() {
+    ::operator delete (data, std::align_val_t{kAlignment});
+    held -= bytes;
+  }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
   std::byte* data;
@@ -31,6 +39,8 @@ struct Stack {
 thread_local Stack stack;
 
 }  // namespace
+
+size_t scratch_bytes() { return held; }
 
 Scratch::Scratch() : block_(stack.block), used_(stack.used) {}
 

@@ -26,4 +26,7 @@ class Scratch {
   size_t block_, used_;  // where the thread's stack stood
 };
 
+// Held by all threads together.
+size_t scratch_bytes();
+
 }  // namespace stmoe

@@ -99,6 +99,7 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
     return most;
   }
   size_t peak_live_bytes() const { return peak_live_bytes_; }
+  const std::vector<Lifetime>& last_step() const { return recorded_; }
 
  private:
   struct Phase {
@@ -161,7 +162,7 @@ class ArenaBuffer final : public Buffer {
 
 std::shared_ptr<Buffer> StepArena::Impl::allocate(size_t bytes, Device device) {
   const size_t slot = recorded_.size();
-  recorded_.push_back({bytes, ++clock_, 0});
+  recorded_.push_back({bytes, ++clock_, 0, current_op()});
   ++live_count_;
   live_bytes_ += bytes;
   peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
@@ -208,6 +209,33 @@ std::shared_ptr<Buffer> StepArena::allocate(size_t bytes, Device device) {
 
 size_t StepArena::planned_bytes() const { return impl_->planned_bytes(); }
 size_t StepArena::peak_live_bytes() const { return impl_->peak_live_bytes(); }
+std::vector<StepArena::AlivePart> StepArena::alive_at_peak() const {
+  const std::vector<Lifetime>& items = impl_->last_step();
+  std::map<int64_t, int64_t> changes;  // bytes by event
+  for (const Lifetime& item : items) {
+    changes[item.begin] += static_cast<int64_t>(item.bytes);
+    changes[item.end] -= static_cast<int64_t>(item.bytes);
+  }
+  int64_t live = 0, most = 0, when = 0;
+  for (const auto& [event, change] : changes) {
+    live += change;
+    if (live > most) most = live, when = event;
+  }
+  std::map<std::pair<std::string_view, OpScope::Pass>, AlivePart> parts;
+  for (const Lifetime& item : items) {
+    if (item.begin > when || item.end <= when) continue;
+    AlivePart& part = parts[{item.maker.op, item.maker.pass}];
+    part.maker = item.maker;
+    part.bytes += item.bytes;
+    ++part.tensors;
+  }
+  std::vector<AlivePart> sorted;
+  for (const auto& [key, part] : parts) sorted.push_back(part);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const AlivePart& a, const AlivePart& b) { return a.bytes > b.bytes; });
+  return sorted;
+}
+
 StepArena* StepArena::current() { return current_arena; }
 
 ArenaStep::ArenaStep(StepArena& arena, std::string_view phase) : arena_(arena) {

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/base/profile.h"
 #include "lib/tensor/buffer.h"
 
 namespace stmoe {
@@ -21,6 +22,7 @@ namespace stmoe {
 struct Lifetime {
   size_t bytes = 0;
   int64_t begin = 0, end = 0;
+  CurrentOp maker = {};
 };
 
 struct ArenaPlan {
@@ -52,6 +54,15 @@ class StepArena {
   size_t planned_bytes() const;
   // Largest sum of live bytes in any step so far: what a perfect plan would need.
   size_t peak_live_bytes() const;
+
+  // What is alive at the moment of the last step when most is, by the op that made it (profile.h:
+  // steps that were recorded), largest first.
+  struct AlivePart {
+    CurrentOp maker;
+    size_t bytes = 0;
+    int64_t tensors = 0;
+  };
+  std::vector<AlivePart> alive_at_peak() const;
 
   // The arena whose step is open on this thread, or null.
   static StepArena* current();

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include <nlohmann/json.hpp>
-#include <sys/resource.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/random.h"
@@ -63,16 +62,17 @@ Recipe with_vocabulary_size(Recipe recipe) {
   return recipe;
 }
 
-int64_t bytes_of(const std::vector<NamedTensor>& tensors) {
-  int64_t total = 0;
-  for (const NamedTensor& tensor : tensors) total += static_cast<int64_t>(tensor.tensor.bytes());
-  return total;
-}
-
-int64_t peak_resident_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * 1024;
+std::string short_table(const Profile& profile) {
+  std::string text =
+      format("{:24} {:>10} {:>10} {:>7}\n", "op, seconds a step", "forward", "backward", "share");
+  const double steps = static_cast<double>(profile.steps);
+  auto row = [&](const std::string& name, double forward, double backward) {
+    text += format("{:24} {:10.4f} {:10.4f} {:5.1f} %\n", name, forward / steps, backward / steps,
+                   100 * (forward + backward) / profile.step_seconds);
+  };
+  for (const OpTime& op : profile.ops) row(op.op, op.forward.seconds, op.backward.seconds);
+  row("outside ops", profile.outside_ops_seconds, 0);
+  return text;
 }
 
 }  // namespace
@@ -81,6 +81,7 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
   STMOE_CHECK(options.steps >= 1);
   const Recipe recipe = with_vocabulary_size(original);
   BenchmarkResult result;
+  int64_t program_bytes = 0;
   result.product_peak_flops_per_second =
       measure_product_peak(parse_dtype(recipe.precision.compute), kPeakSeconds);
   ParameterStore store(RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("weights"));
@@ -105,6 +106,7 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
     optimizer->update(store.parameters(), schedule->rate(step), step);
     clear_gradients(store.parameters());
     arena_step.finish();
+    if (step == 0) program_bytes = measure_program_bytes(store.parameters(), *optimizer);
     if (step >= kWarmupSteps) seconds.push_back(watch.seconds());
   }
   result.profile = stop_profile();
@@ -119,51 +121,46 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
           recipe.model, recipe.moe,
           {recipe.data.input_length, recipe.data.resolved_target_length()}) /
       result.seconds_per_step;
-  int64_t weights = 0;
-  for (const Parameter& parameter : store.parameters())
-    weights += static_cast<int64_t>(parameter.value.value().bytes());
-  result.planned_memory_bytes =
-      weights + bytes_of(optimizer->state()) + static_cast<int64_t>(arena.planned_bytes());
+  result.memory = plan_memory(program_bytes, store.parameters(), *optimizer, arena);
+  result.alive_at_peak = alive_table(arena);
   result.peak_memory_bytes = peak_resident_bytes();
   result.peaks = measure_machine_peaks();  // last: it needs memory of its own
   return result;
 }
 
-std::string benchmark_table(const BenchmarkResult& r) {
+std::string benchmark_table(const BenchmarkResult& r, bool has_profile) {
   const double mib = 1.0 / (1 << 20);
   std::string text = format(
       "tokens per second    {:10.0f}\nseconds per step     {:10.3f}\n"
       "first loss           {:10.4f}\nmodel GFLOP/s        {:10.1f}   ({:.1f} % of the product "
-      "peak, {:.1f})\n"
-      "memory GB/s          {:10.1f}\npeak memory, MiB     {:10.0f}   (planned {:.0f})\n\n"
-      "{:24} {:>10} {:>10} {:>7}\n",
+      "peak, {:.1f})\nmemory GB/s          {:10.1f}   (measured, all threads)\n"
+      "peak memory, MiB     {:10.0f}   ({})\n\n",
       r.tokens_per_second, r.seconds_per_step, r.first_loss, r.model_flops_per_second * 1e-9,
       100 * r.model_flops_per_second / r.product_peak_flops_per_second,
       r.product_peak_flops_per_second * 1e-9, r.peaks.memory_bytes_per_second * 1e-9,
-      static_cast<double>(r.peak_memory_bytes) * mib,
-      static_cast<double>(r.planned_memory_bytes) * mib, "op, seconds a step", "forward",
-      "backward", "share");
-  const double steps = static_cast<double>(r.profile.steps);
-  auto row = [&](const std::string& name, double forward, double backward) {
-    text += format("{:24} {:10.4f} {:10.4f} {:5.1f} %\n", name, forward / steps, backward / steps,
-                   100 * (forward + backward) / r.profile.step_seconds);
-  };
-  for (const OpTime& op : r.profile.ops) row(op.op, op.forward.seconds, op.backward.seconds);
-  row("outside ops", r.profile.outside_ops_seconds, 0);
-  return text;
+      static_cast<double>(r.peak_memory_bytes) * mib, r.memory.text());
+  if (!has_profile) return text + short_table(r.profile);
+  return text + profile_table(r.profile, r.peaks) + "\n" + r.alive_at_peak;
 }
 
-std::string benchmark_json(const BenchmarkResult& r) {
-  nlohmann::ordered_json json = {
-      {"tokens_per_second", r.tokens_per_second},
-      {"seconds_per_step", r.seconds_per_step},
-      {"first_loss", r.first_loss},
-      {"model_flops_per_second", r.model_flops_per_second},
-      {"product_peak_flops_per_second", r.product_peak_flops_per_second},
-      {"memory_bandwidth_bytes_per_second", r.peaks.memory_bytes_per_second},
-      {"peak_memory_bytes", r.peak_memory_bytes},
-      {"planned_memory_bytes", r.planned_memory_bytes},
-      {"by_op", nlohmann::ordered_json::array()}};
+std::string benchmark_json(const BenchmarkResult& r, bool has_profile) {
+  using Json = nlohmann::ordered_json;
+  const MemoryPlan& memory = r.memory;
+  Json json = {{"tokens_per_second", r.tokens_per_second},
+               {"seconds_per_step", r.seconds_per_step},
+               {"first_loss", r.first_loss},
+               {"model_flops_per_second", r.model_flops_per_second},
+               {"product_peak_flops_per_second", r.product_peak_flops_per_second},
+               {"memory_bandwidth_bytes_per_second", r.peaks.memory_bytes_per_second},
+               {"peak_memory_bytes", r.peak_memory_bytes},
+               {"planned_memory_bytes", memory.total()},
+               {"planned_memory",
+                {{"weights", memory.weights},
+                 {"optimizer", memory.optimizer},
+                 {"step", memory.step},
+                 {"scratch", memory.scratch},
+                 {"program", memory.program}}},
+               {"by_op", Json::array()}};
   const double steps = static_cast<double>(r.profile.steps);
   for (const OpTime& op : r.profile.ops)
     json["by_op"].push_back({{"op", op.op},
@@ -173,6 +170,17 @@ std::string benchmark_json(const BenchmarkResult& r) {
                              {"backward_flops", op.backward.work.all_flops() / steps},
                              {"forward_bytes", op.forward.work.bytes / steps},
                              {"backward_bytes", op.backward.work.bytes / steps}});
+  if (!has_profile) return json.dump(2) + "\n";
+  json["products"] = Json::array();
+  for (const ProductTime& product : r.profile.products)
+    json["products"].push_back(
+        {{"op", product.op},
+         {"pass", product.pass == OpScope::Pass::forward ? "forward" : "backward"},
+         {"product", product.shape.text()},
+         {"seconds", product.time.seconds / steps},
+         {"calls", static_cast<double>(product.time.calls) / steps},
+         {"flops", product.time.work.all_flops() / steps},
+         {"peak_share", reached({product.time.seconds, 0, product.time.work}, r.peaks).share}});
   return json.dump(2) + "\n";
 }
 

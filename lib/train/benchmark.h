@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/recipe/recipe.h"
+#include "lib/train/memory_plan.h"
 #include "lib/train/profile_report.h"
 
 namespace stmoe {
@@ -17,8 +18,9 @@ struct BenchmarkResult {
   double seconds_per_step = 0;   // median
   double first_loss = 0;         // cross-entropy per target token of the very first step
   double model_flops_per_second = 0, product_peak_flops_per_second = 0;
-  int64_t peak_memory_bytes = 0;     // of the process, largest resident set
-  int64_t planned_memory_bytes = 0;  // weights, optimizer state and the arena of a step
+  int64_t peak_memory_bytes = 0;  // of the process, largest resident set
+  MemoryPlan memory;
+  std::string alive_at_peak;  // a table
   MachinePeaks peaks;
   Profile profile;  // of the timed steps
 };
@@ -32,8 +34,9 @@ struct BenchmarkOptions {
 // The recipe needs model.vocabulary_size or vocabulary.model.
 BenchmarkResult run_benchmark(const Recipe& recipe, const BenchmarkOptions& options);
 
-// For people, and (contract.md) for programs.
-std::string benchmark_table(const BenchmarkResult& result);
-std::string benchmark_json(const BenchmarkResult& result);
+// For people, and (contract.md) for programs; a profile adds FLOPs, bytes and the products by
+// shape.
+std::string benchmark_table(const BenchmarkResult& result, bool has_profile = false);
+std::string benchmark_json(const BenchmarkResult& result, bool has_profile = false);
 
 }  // namespace stmoe

@@ -5,6 +5,7 @@
 #include "lib/base/log.h"
 #include "lib/base/threads.h"
 #include "lib/comm/communicator.h"
+#include "lib/train/profile_report.h"
 #include "lib/train/run_directory.h"
 #include "lib/train/trainer.h"
 
@@ -111,6 +112,44 @@ class Run {
   Stopwatch watch_;
 };
 
+// Records steps 3 to 12 of this process, or as many of them as there are, once the first two have
+// planned the memory.
+class ProfiledSteps {
+ public:
+  ProfiledSteps(const PretrainOptions& options, const Trainer& trainer)
+      : options_(options), trainer_(trainer) {}
+
+  void before_step() {
+    if (options_.profile && done_ == kFirst - 1) start_profile(kMostTraceEvents);
+  }
+  void after_step(bool is_last) {
+    ++done_;
+    if (options_.profile && (done_ == kLast || (is_last && done_ >= kFirst && done_ < kLast)))
+      report();
+  }
+
+ private:
+  static constexpr int64_t kFirst = 3, kLast = 12;
+
+  void report() const {
+    const Profile profile = stop_profile();
+    const Path table = options_.output / "profile.txt";
+    const Path trace = options_.trace.value_or(options_.output / "trace.json");
+    write_file_atomically(table, format("{}\n{}", profile_table(profile, measure_machine_peaks()),
+                                        trainer_.alive_table()));
+    write_trace(profile, trace);
+    double waiting = 0;
+    for (const OpTime& op : profile.ops)
+      if (op.op == "waiting for data") waiting = op.forward.seconds;
+    log_info("[profile] {} steps, {:.2f} % of them waiting for data: {}, {}", profile.steps,
+             100 * waiting / profile.step_seconds, table.string(), trace.string());
+  }
+
+  const PretrainOptions& options_;
+  const Trainer& trainer_;
+  int64_t done_ = 0;
+};
+
 void describe(const Recipe& recipe, const Trainer& trainer) {
   int64_t total = 0;
   for (const Parameter& parameter : trainer.parameters()) total += parameter.value.numel();
@@ -138,11 +177,14 @@ void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData da
   describe(recipe, trainer);
 
   Run run(recipe, directory, trainer, end);
+  ProfiledSteps profiled(options, trainer);
   if (trainer.step() == 0) run.evaluate();
   while (trainer.step() < end) {
+    profiled.before_step();
     const Trainer::Outcome outcome = trainer.train_step();
-    if (outcome == Trainer::Outcome::wants_rollback) run.roll_back();
     const bool is_stopping = stop.requested();
+    profiled.after_step(is_stopping || trainer.step() >= end);
+    if (outcome == Trainer::Outcome::wants_rollback) run.roll_back();
     run.after_step(outcome, is_stopping);
     if (is_stopping && trainer.step() < end)
       throw InterruptedError(
@@ -151,6 +193,8 @@ void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData da
                  trainer.step()));
   }
   show_progress_line("");
+  log_info("[train] peak memory {} MiB, {}", peak_resident_bytes() >> 20,
+           trainer.memory_plan().text());
   log_info("[train] done: {} steps in {}", end, options.output.string());
 }
 

@@ -85,7 +85,7 @@ MachinePeaks measure_machine_peaks() {
   MachinePeaks peaks;
   peaks.product_flops_per_second[0] = measure_product_peak(DType::f32, kPeakSeconds);
   peaks.product_flops_per_second[1] = measure_product_peak(DType::bf16, kPeakSeconds);
-  peaks.memory_bytes_per_second = measure_memory_bandwidth(kPeakSeconds);
+  peaks.memory_bytes_per_second = measure_memory_bandwidth();
   return peaks;
 }
 
@@ -111,7 +111,7 @@ std::string profile_table(const Profile& profile, const MachinePeaks& peaks) {
       profile.steps, profile.step_seconds / steps, 1e-9 * peaks.product_flops_per_second[0],
       1e-9 * peaks.product_flops_per_second[1], 1e-9 * peaks.memory_bytes_per_second);
   text += ops_table(profile, peaks, steps);
-  if (!profile.products.empty()) text += "\n" + products_table(profile, peaks, steps);
+  if (!profile.products.empty()) text += format("\n{}", products_table(profile, peaks, steps));
   return text;
 }
 

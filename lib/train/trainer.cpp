@@ -7,6 +7,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
+#include "lib/base/profile.h"
 #include "lib/model/flops.h"
 #include "lib/ops/product_peak.h"
 #include "lib/optim/gradients.h"
@@ -54,9 +55,15 @@ Trainer::Trainer(const Recipe& recipe, TrainingData data, Weights weights)
   peak_flops_ = measure_product_peak(parse_dtype(recipe_.precision.compute), kPeakSeconds);
 }
 
+Batch Trainer::next_batch() {
+  const OpScope scope("waiting for data", OpScope::Pass::forward);
+  return data_.source.next();
+}
+
 Trainer::Outcome Trainer::train_step() {
   const Stopwatch watch;
-  const Batch batch = data_.source.next();
+  const StepScope scope;
+  const Batch batch = next_batch();
   ArenaStep arena_step(arena_, "train");
   const ParameterList& parameters = store_.parameters();
   StepLosses losses = accumulate_gradients(*model_, recipe_, batch, step_);
@@ -73,6 +80,7 @@ Trainer::Outcome Trainer::train_step() {
   }
   clear_gradients(parameters);
   arena_step.finish();
+  if (program_bytes_ == 0) program_bytes_ = measure_program_bytes(parameters, *optimizer_);
   ++step_;
   interval_.learning_rate = rate;
   add_to_interval(losses, norm, watch.seconds());

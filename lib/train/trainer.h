@@ -12,6 +12,7 @@
 #include "lib/optim/optimizer.h"
 #include "lib/optim/schedule.h"
 #include "lib/tensor/arena.h"
+#include "lib/train/memory_plan.h"
 #include "lib/train/metrics_log.h"
 #include "lib/train/train_step.h"
 #include "lib/train/training_data.h"
@@ -46,8 +47,11 @@ class Trainer {
   // batches that led to the trouble are not met again.
   void roll_back(const Checkpoint& checkpoint);
 
+  std::string alive_table() const { return stmoe::alive_table(arena_); }
   const ParameterList& parameters() const { return store_.parameters(); }
-  size_t planned_bytes() const { return arena_.planned_bytes(); }
+  MemoryPlan memory_plan() const {
+    return plan_memory(program_bytes_, store_.parameters(), *optimizer_, arena_);
+  }
 
  private:
   // Sums since the last logged line. Part of a checkpoint, so that a resumed run writes the same
@@ -60,6 +64,7 @@ class Trainer {
     double seconds = 0;
   };
 
+  Batch next_batch();
   void add_to_interval(const StepLosses& losses, double gradient_norm, double seconds);
   void read_tensors(const Checkpoint& checkpoint);
   std::string state_json() const;
@@ -74,6 +79,7 @@ class Trainer {
   StepArena arena_;
   double flops_per_sequence_, peak_flops_;
 
+  int64_t program_bytes_ = 0;
   int64_t step_ = 0, input_tokens_ = 0, target_tokens_ = 0;
   double seconds_ = 0;
   Interval interval_;
