@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""stmoe and Hugging Face Transformers side by side: the rows of docs/benchmarks/cpu.md.
+
+    python3.11 -m venv ENV && ENV/bin/pip install -r scripts/bench/requirements.txt
+    apt-get install libtcmalloc-minimal4 libomp5          # what makes the rival fast; a C compiler for the stub below
+    scripts/bench/compare.py --stmoe build/release/bin/stmoe-pretrain --python ENV/bin/python
+
+For each row: stmoe writes its starting weights and tokens, both compute the first loss without dropout from them (they must agree),
+and then whole training steps are timed in turn, ours, rival, ours, ...: a fresh process each, the median of the rounds. Memory is the
+largest resident set of a process, as the system counts it. All rows take about 20 minutes; --rows takes some.
+
+The rival is tuned (`compare.py tune ROW` times the settings below one by one):
+  - tcmalloc for its memory, LLVM's OpenMP runtime with short spinning and pinned threads;
+  - MKL, PyTorch's f32 products, gives other makers' processors AVX2 where it has AVX-512: a stub of one function
+    (mkl_serv_intel_cpu_true) doubles its f32 products on this one;
+  - eager attention: with dropout and a bias that learns, SDPA takes its slow path; torch.compile is slower (graph breaks at experts);
+  - transformers' Adafactor rather than torch.optim's; its router losses are left out, in its favour.
+"""
+import argparse
+import ctypes.util
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+RECIPES = HERE.parent.parent / "recipes" / "bench"
+STUB = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
+MIB = 1024 * 1024
+
+# name: (recipe, our precision, the rival's precision, ratio asked, timed steps)
+AGAINST_RIVAL = {
+    "105m-f32": ("bench-switch-105m", "f32", "f32", 2.0, 5),
+    "105m-bf16": ("bench-switch-105m", "bf16", "bf16", 2.0, 5),
+    "105m-bf16-weights": ("bench-switch-105m", "bf16", "bf16-weights", 2.0, 5),
+    "switch-base-8": ("bench-switch-base-8", "bf16", "bf16", 2.0, 2),
+    "switch-base-8-weights": ("bench-switch-base-8", "bf16", "bf16-weights", 2.0, 2),
+    "t5-base-f32": ("bench-t5-base", "f32", "f32", 1.5, 2),
+    "t5-base-bf16": ("bench-t5-base", "bf16", "bf16", 1.5, 2),
+    "t5-base-bf16-weights": ("bench-t5-base", "bf16", "bf16-weights", 1.5, 2),
+}
+# name: (recipe, settings of both, baseline recipe, largest ratio of time per token)
+AGAINST_OURS = {
+    f"{name}-{precision}": (recipe, [f"precision.compute={precision}"] + settings, "bench-switch-105m", most)
+    for name, recipe, settings, most in [
+        ("experts", "bench-switch-105m-64-experts", [], 1.25),
+        ("experts-batch-32", "bench-switch-105m-64-experts", ["data.batch_size=32"], 1.25),
+        ("length", "bench-switch-105m-2048", [], 1.6),
+    ]
+    for precision in ("f32", "bf16")
+}
+OPTIONAL = {"switch-base-8-weights", "t5-base-bf16-weights", "experts-batch-32-f32"}  # named in --rows only
+TOLERANCE = {"f32": 1e-5, "bf16": 1e-2}
+
+
+def preload(libraries: list, folder: pathlib.Path) -> list:
+    """Libraries for LD_PRELOAD: those that are installed."""
+    found = []
+    for name in libraries:
+        if name == "stub":
+            source, library = folder / "stub.c", folder / "libstub.so"
+            source.write_text(STUB)
+            if subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=False).returncode == 0:
+                found.append(str(library))
+        elif ctypes.util.find_library(name):
+            found.append(ctypes.util.find_library(name))
+        else:
+            print(f"# lib{name} is not installed: the rival runs without it", file=sys.stderr)
+    return found
+
+
+OPENMP = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
+TUNED = (["stub", "iomp5", "tcmalloc_minimal"], OPENMP, [])
+# name: (libraries, environment, flags of rival.py), from the defaults to the setting that rows use, then what was slower
+SETTINGS = {
+    "defaults": ([], {}, ["--optimizer", "torch"]),
+    "passive waiting": ([], {"OMP_WAIT_POLICY": "passive"}, ["--optimizer", "torch"]),
+    "AVX-512 in MKL": (["stub"], {}, ["--optimizer", "torch"]),
+    "and tcmalloc": (["stub", "tcmalloc_minimal"], {}, ["--optimizer", "torch"]),
+    "and LLVM's OpenMP": (["stub", "iomp5", "tcmalloc_minimal"], OPENMP, ["--optimizer", "torch"]),
+    "and transformers' Adafactor: tuned": TUNED,
+    "tuned, jemalloc for tcmalloc": (["stub", "iomp5", "jemalloc"], OPENMP, []),
+    "tuned, sdpa": TUNED[:2] + (["--attention", "sdpa"],),
+    "tuned, torch.compile": TUNED[:2] + (["--compile"],),
+}
+
+
+class Runner:
+    def __init__(self, arguments, folder: pathlib.Path):
+        self.arguments, self.folder = arguments, folder
+        self.prefix = ["chrt", "-f", "1"] if arguments.realtime else []
+        self.libraries = {}
+
+    def run(self, command: list, environment: dict) -> dict:
+        """The JSON object that a command prints, with the process's largest resident set."""
+        command = self.prefix + [str(part) for part in command]
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0), err.seek(0)
+            if process.returncode != 0:
+                sys.exit(f"{' '.join(command)}\nended with {process.returncode}:\n{err.read()[-3000:]}")
+            result = json.loads(out.read())
+        result["resident_bytes"] = usage.ru_maxrss * 1024
+        return result
+
+    def ours(self, recipe: str, settings: list, steps: int, output: pathlib.Path = None) -> dict:
+        command = [self.arguments.stmoe, RECIPES / f"{recipe}.yaml", "--benchmark", steps, "--json",
+                   "--threads", self.arguments.threads]
+        for setting in settings:
+            command += ["--set", setting]
+        return self.run(command + (["--output", output] if output else []), {})
+
+    def rival(self, file: pathlib.Path, precision: str, dropout: float, steps: int, setting=TUNED, flags=()) -> dict:
+        names, environment, own_flags = setting
+        if tuple(names) not in self.libraries:
+            self.libraries[tuple(names)] = preload(names, self.folder)
+        environment = {"OMP_NUM_THREADS": str(self.arguments.threads)} | environment
+        if self.libraries[tuple(names)]:
+            environment["LD_PRELOAD"] = ":".join(self.libraries[tuple(names)])
+        return self.run([self.arguments.python, HERE / "rival.py", file, "--precision", precision, "--dropout", dropout,
+                         "--steps", steps, "--threads", self.arguments.threads, *own_flags, *flags], environment)
+
+    def start(self, recipe: str, precision: str) -> tuple:
+        """The exchanged file, and our first loss without dropout."""
+        folder = self.folder / recipe
+        result = self.ours(recipe, [f"precision.compute={precision}", "model.dropout=0.0"], 1, folder)
+        return folder / "benchmark.h5", result["first_loss"]
+
+
+def median(results: list, key: str) -> float:
+    return statistics.median(result[key] for result in results)
+
+
+def verdict(value: float, asked: float, at_least: bool) -> str:
+    if (value >= asked) == at_least:
+        return "met"
+    return f"missed by {abs(value - asked) / asked:.0%}"
+
+
+def compare_row(runner: Runner, name: str) -> dict:
+    recipe, precision, rival_precision, asked, steps = AGAINST_RIVAL[name]
+    file, first_loss = runner.start(recipe, precision)
+    ours, rival = [], []
+    for number in range(runner.arguments.rounds):
+        ours.append(runner.ours(recipe, [f"precision.compute={precision}"], steps))
+        rival.append(runner.rival(file, rival_precision, 0.1, steps, flags=["--no-check"] if number else []))
+        print(f"# {name}, round {number + 1}: {ours[-1]['tokens_per_second']:.0f} and "
+              f"{rival[-1]['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
+    file.unlink()
+    rival_loss = rival[0]["first_loss_without_dropout"]
+    difference = abs(rival_loss - first_loss) / first_loss
+    if difference > TOLERANCE[precision]:
+        sys.exit(f"{name}: the first losses differ: {first_loss} here, {rival_loss} there")
+    ratio = median(ours, "tokens_per_second") / median(rival, "tokens_per_second")
+    memory = median(ours, "resident_bytes") / median(rival, "resident_bytes")
+    utilization = median(ours, "model_flops_per_second") / median(ours, "product_peak_flops_per_second")
+    print(f"| {name} | {median(ours, 'tokens_per_second'):.0f} | {median(rival, 'tokens_per_second'):.0f} | **{ratio:.2f}** | {asked} | "
+          f"{verdict(ratio, asked, True)} | {utilization:.1%} | {median(ours, 'resident_bytes') / MIB:.0f} | "
+          f"{median(rival, 'resident_bytes') / MIB:.0f} | **{memory:.2f}** | {first_loss:.6f} | {rival_loss:.6f} |", flush=True)
+    return {"row": name, "ours": ours, "rival": rival, "first_loss": first_loss, "rival_first_loss": rival_loss}
+
+
+def own_row(runner: Runner, name: str) -> dict:
+    recipe, settings, base, most = AGAINST_OURS[name]
+    results, baseline = [], []
+    for _ in range(runner.arguments.rounds):
+        results.append(runner.ours(recipe, settings, 3))
+        baseline.append(runner.ours(base, settings, 3))
+    seconds, base_seconds = median(results, "seconds_per_step"), median(baseline, "seconds_per_step")
+    per_token, base_per_token = 1e6 / median(results, "tokens_per_second"), 1e6 / median(baseline, "tokens_per_second")
+    ratio = per_token / base_per_token
+    print(f"| {name} | {seconds:.3f} | {base_seconds:.3f} | {per_token:.0f} | {base_per_token:.0f} | **{ratio:.2f}** | {most} | "
+          f"{verdict(ratio, most, False)} |", flush=True)
+    return {"row": name, "ours": results, "baseline": baseline}
+
+
+def tune(runner: Runner, name: str) -> list:
+    recipe, precision, rival_precision, _, steps = AGAINST_RIVAL[name]
+    file, _ = runner.start(recipe, precision)
+    results = []
+    print(f"\n| {name}, rival's setting | tokens/s | peak memory, MiB |\n| --- | ---: | ---: |")
+    for label, setting in SETTINGS.items():
+        result = runner.rival(file, rival_precision, 0.1, steps, setting, ["--no-check"])
+        print(f"| {label} | {result['tokens_per_second']:.0f} | {result['resident_bytes'] / MIB:.0f} |", flush=True)
+        results.append({"setting": label, "result": result})
+    file.unlink()
+    return results
+
+
+def machine() -> str:
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", nargs="?", choices=["compare", "tune"], default="compare")
+    parser.add_argument("row", nargs="?", default="105m-f32", help="of tune")
+    parser.add_argument("--stmoe", required=True, help="stmoe-pretrain")
+    parser.add_argument("--python", default=sys.executable, help="a Python with requirements.txt")
+    parser.add_argument("--rows", help="comma-separated; default: all but " + ", ".join(sorted(OPTIONAL)))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--realtime", action="store_true", help="chrt -f 1, for a machine with other work")
+    parser.add_argument("--json", type=pathlib.Path, help="write every run's figures there")
+    arguments = parser.parse_args()
+    everything = [*AGAINST_RIVAL, *AGAINST_OURS]
+    rows = arguments.rows.split(",") if arguments.rows else [row for row in everything if row not in OPTIONAL]
+    unknown = [row for row in rows if row not in everything]
+    if unknown or arguments.row not in AGAINST_RIVAL:
+        sys.exit(f"unknown rows {unknown or arguments.row}; there are {', '.join(everything)}")
+
+    version = subprocess.run([arguments.stmoe, "--version"], capture_output=True, text=True, check=True).stdout
+    print(f"{datetime.date.today()}, {machine()}, {arguments.threads} threads, median of {arguments.rounds} rounds"
+          f"{', real-time priority' if arguments.realtime else ''}\n\n```\n{version.strip()}\n```")
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(arguments, pathlib.Path(folder))
+        if arguments.action == "tune":
+            results = tune(runner, arguments.row)
+        else:
+            results = []
+            if any(row in AGAINST_RIVAL for row in rows):
+                print("\n| row | ours, tokens/s | rival | ratio | asked | | share of the product peak | ours, MiB | rival | ratio | "
+                      "first loss | rival's |\n| --- |" + " ---: |" * 4 + " --- |" + " ---: |" * 6)
+            results += [compare_row(runner, row) for row in rows if row in AGAINST_RIVAL]
+            if any(row in AGAINST_OURS for row in rows):
+                print("\n| row | s/step | baseline | us/token | baseline | ratio | at most | |\n| --- |" + " ---: |" * 6 + " --- |")
+            results += [own_row(runner, row) for row in rows if row in AGAINST_OURS]
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
