@@ -30,22 +30,4 @@ int64_t expert_capacity(double capacity_factor, int64_t tokens_per_group, int64_
   return std::max(static_cast<int64_t>(std::nearbyint(even_share)), min_capacity);
 }
 
-void trim_capacity(Routing& routing, int64_t step) {
-  if (routing.capacity == 0) return;
-  auto position = [&](int32_t slot) { return slot % routing.capacity; };
-  int64_t needed = 1;
-  for (int32_t slot : routing.slot_NK.span<int32_t>())
-    if (slot >= 0) needed = std::max(needed, position(slot) + 1);
-  const int64_t trimmed = (needed + step - 1) / step * step;
-  if (trimmed >= routing.capacity) return;
-  const Tensor slot_NK = Tensor::empty_like(routing.slot_NK);
-  std::ranges::transform(
-      routing.slot_NK.span<int32_t>(), slot_NK.span<int32_t>().begin(), [&](int32_t slot) {
-        return slot < 0 ? -1
-                        : static_cast<int32_t>(slot / routing.capacity * trimmed + position(slot));
-      });
-  routing.slot_NK = slot_NK;
-  routing.capacity = trimmed;
-}
-
 }  // namespace stmoe

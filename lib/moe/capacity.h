@@ -29,9 +29,4 @@ struct TokenGroups {
 int64_t expert_capacity(double capacity_factor, int64_t tokens_per_group, int64_t num_experts,
                         int64_t min_capacity);
 
-// Moves the slots of a routing closer together when its fullest buffer needs at most capacity -
-// step rows: the capacity becomes the multiple of `step` that is just enough. The same pairs keep a
-// place.
-void trim_capacity(Routing& routing, int64_t step);
-
 }  // namespace stmoe

@@ -28,13 +28,16 @@ Experts::Experts(const ParameterScope& scope, int64_t num_experts, const ExpertS
   wo_EFD_ = stacked_kernel(scope / "wo", num_experts, shape.d_ff, shape.d_model, shape.wo);
 }
 
-Var Experts::forward(const Var& rows_ERD, const ForwardContext& context) const {
-  const Var gate_ERF = expert_linear(rows_ERD, wi_EDF_);
-  const HiddenDropout dropout = {hidden_dropout_.options(context), {}};
-  const Var hidden_ERF = activation_ == Activation::geglu
-                             ? geglu(gate_ERF, expert_linear(rows_ERD, wi_linear_EDF_), dropout)
-                             : relu(gate_ERF, dropout);
-  return expert_linear(hidden_ERF, wo_EFD_);
+Var Experts::forward(const Var& rows_RD, const DispatchPlan& plan, int64_t first_entry,
+                     const ForwardContext& context) const {
+  HiddenDropout dropout = {hidden_dropout_.options(context), plan.entry_R};
+  dropout.dropout.first_row = first_entry;
+  const Var gate_RF = expert_linear(rows_RD, wi_EDF_, plan.first_row_E1);
+  const Var hidden_RF =
+      activation_ == Activation::geglu
+          ? geglu(gate_RF, expert_linear(rows_RD, wi_linear_EDF_, plan.first_row_E1), dropout)
+          : relu(gate_RF, dropout);
+  return expert_linear(hidden_RF, wo_EFD_, plan.first_row_E1);
 }
 
 }  // namespace stmoe

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The experts of a layer: feed-forward networks of one shape with their own kernels, run as batched
-// products over [experts, rows, width]. E experts, R rows per expert, D width, F hidden.
+// The experts of a layer: feed-forward networks of one shape with their own kernels, run together
+// over rows that lie expert after expert. E experts, R rows of all of them, D width, F hidden.
 #pragma once
 
 #include "lib/nn/feed_forward.h"
+#include "lib/ops/dispatch_plan.h"
 
 namespace stmoe {
 
@@ -20,7 +21,10 @@ class Experts {
   // Makes wi/kernel (or wi_0/kernel and wi_1/kernel) and wo/kernel, experts stacked in front.
   Experts(const ParameterScope& scope, int64_t num_experts, const ExpertShape& shape,
           double dropout);
-  Var forward(const Var& rows_ERD, const ForwardContext& context) const;
+  // rows_RD: the rows of `plan`, what dispatch made. Dropout masks belong to entries (token and
+  // choice), numbered from `first_entry`, not to rows: they do not depend on what else is routed.
+  Var forward(const Var& rows_RD, const DispatchPlan& plan, int64_t first_entry,
+              const ForwardContext& context) const;
 
  private:
   Var wi_EDF_;         // the only input projection, or GELU's branch

@@ -68,20 +68,15 @@ MoeLayer::Output MoeLayer::forward(const Var& x_BLD, const Tensor& mask_BL,
               "{}: x is {}, expected [batch, length, {}]", path_, x_BLD.shape().text(), d_model_);
   const int64_t num_tokens = x_BLD.dim(0) * x_BLD.dim(1);
   const Var x_ND = reshape(x_BLD, {num_tokens, d_model_});
-  Routing routing =
-      router_->route(x_ND, router_context(x_BLD.shape(), mask_BL, token_id_BL, context));
+  const RouterContext router = router_context(x_BLD.shape(), mask_BL, token_id_BL, context);
+  const Routing routing = router_->route(x_ND, router);
   check(routing, num_tokens);
-  // Outside training buffers are larger than needed, and the memory of a step may change: leave out
-  // empty rows, in quarters of an even share.
-  if (!context.is_training)
-    trim_capacity(routing,
-                  std::max<int64_t>(4, num_tokens / routing.num_groups / (4 * num_experts_)));
-
   const DispatchPlan plan = plan_dispatch(routing.expert_NK, routing.slot_NK, num_experts_,
                                           routing.num_groups * routing.capacity);
-  const Var rows_ERD = experts_.forward(dispatch(x_ND, plan), context);
-  return {reshape(combine(rows_ERD, routing.weight_NK, plan), x_BLD.shape()),
-          routing.load_balance_loss, routing.router_z_loss, std::move(routing.statistics)};
+  const int64_t first_entry = router.first_token * routing.expert_NK.dim(1);
+  const Var rows_RD = experts_.forward(dispatch(x_ND, plan), plan, first_entry, context);
+  return {reshape(combine(rows_RD, routing.weight_NK, plan), x_BLD.shape()),
+          routing.load_balance_loss, routing.router_z_loss, routing.statistics};
 }
 
 }  // namespace stmoe

@@ -19,8 +19,8 @@ struct CombineKernels {
                    const Tensor& rows_RD, const Tensor& weight_NK, const DispatchPlan& plan);
 };
 
-// rows_ERD [num_experts, rows_per_expert, D] floating; weight_NK f32 (f64 when the rows are f64).
-// y_ND in the rows' type.
-Var combine(const Var& rows_ERD, const Var& weight_NK, const DispatchPlan& plan);
+// rows_RD [plan.num_rows(), D] floating; weight_NK f32 (f64 when the rows are f64). y_ND in the
+// rows' type.
+Var combine(const Var& rows_RD, const Var& weight_NK, const DispatchPlan& plan);
 
 }  // namespace stmoe

@@ -15,15 +15,13 @@ Var dispatch(const Var& x_ND, const DispatchPlan& plan) {
               x_ND.shape().text(), plan.row_NK.dim(0));
   const Tensor x = x_ND.value().contiguous();
   const int64_t width = x.dim(1);
-  const Tensor rows_RD = Tensor::empty({plan.entry_R.numel(), width}, x.dtype(), x.device());
+  const Tensor rows_RD = Tensor::empty({plan.num_rows(), width}, x.dtype(), x.device());
   kernels<DispatchKernels>(x.device()).forward(rows_RD, x, plan);
   return record(
-      "dispatch", rows_RD.reshape({plan.num_experts, plan.rows_per_expert, width}), {x_ND},
-      [plan, width](const Tensor& drows_ERD) -> std::vector<Tensor> {
-        const Tensor drows = drows_ERD.contiguous().reshape({plan.entry_R.numel(), width});
+      "dispatch", rows_RD, {x_ND}, [plan, width](const Tensor& drows_RD) -> std::vector<Tensor> {
         const Tensor dx_ND =
-            Tensor::empty({plan.row_NK.dim(0), width}, drows.dtype(), drows.device());
-        kernels<DispatchKernels>(drows.device()).backward(dx_ND, drows, plan);
+            Tensor::empty({plan.row_NK.dim(0), width}, drows_RD.dtype(), drows_RD.device());
+        kernels<DispatchKernels>(drows_RD.device()).backward(dx_ND, drows_RD, plan);
         return {dx_ND};
       });
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens into expert rows: rows[e, slot] = x[token of that slot], zero rows where no token sits. A
-// token chosen K times is copied K times; its gradient is the sum over its rows. Un-jittered
+// Tokens into expert rows: rows[r] = x[token of row r], zeros in unfilled rows. A token chosen K
+// times is copied K times; its gradient is the sum over its rows. Un-jittered
 // activations go in, whatever the router saw.
 #pragma once
 
@@ -15,7 +15,7 @@ struct DispatchKernels {
   void (*backward)(const Tensor& dx_ND, const Tensor& drows_RD, const DispatchPlan& plan);
 };
 
-// x_ND floating, N as in the plan. Returns [num_experts, rows_per_expert, D] in x's type.
+// x_ND floating, N as in the plan. Returns [plan.num_rows(), D] in x's type.
 Var dispatch(const Var& x_ND, const DispatchPlan& plan);
 
 }  // namespace stmoe

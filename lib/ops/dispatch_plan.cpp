@@ -2,27 +2,47 @@
 #include "lib/ops/dispatch_plan.h"
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "lib/base/profile.h"
 
 namespace stmoe {
 namespace {
 
-void plan_cpu(const DispatchPlan& plan, const Tensor& expert_NK, const Tensor& slot_NK) {
+// Counts each expert's entries into first_row[e + 1], checking that no slot is used twice.
+void count_entries(std::span<int32_t> first_row, std::span<const int32_t> expert,
+                   std::span<const int32_t> slot, int64_t num_slots) {
+  const int64_t num_experts = static_cast<int64_t>(first_row.size()) - 1;
+  std::vector<int32_t> owner(static_cast<size_t>(num_experts * num_slots), -1);
+  for (size_t i = 0; i < expert.size(); ++i) {
+    if (expert[i] < 0 || slot[i] < 0) continue;
+    STMOE_CHECK(expert[i] < num_experts && slot[i] < num_slots,
+                "plan_dispatch: expert {} slot {} of {} experts with {} slots", expert[i], slot[i],
+                num_experts, num_slots);
+    int32_t& used_by = owner[static_cast<size_t>(expert[i] * num_slots + slot[i])];
+    STMOE_CHECK(used_by < 0, "plan_dispatch: expert {} slot {} is used by entries {} and {}",
+                expert[i], slot[i], used_by, i);
+    used_by = static_cast<int32_t>(i);
+    ++first_row[static_cast<size_t>(expert[i]) + 1];
+  }
+}
+
+void plan_cpu(const DispatchPlan& plan, const Tensor& expert_NK, const Tensor& slot_NK,
+              int64_t num_slots) {
   const auto expert = expert_NK.span<int32_t>(), slot = slot_NK.span<int32_t>();
   auto row = plan.row_NK.span<int32_t>(), entry = plan.entry_R.span<int32_t>();
-  std::fill(entry.begin(), entry.end(), -1);
+  auto first_row = plan.first_row_E1.span<int32_t>();
+  std::ranges::fill(first_row, 0);
+  count_entries(first_row, expert, slot, num_slots);
+  std::partial_sum(first_row.begin(), first_row.end(), first_row.begin());
+  std::vector<int32_t> next(first_row.begin(), first_row.end());
+  std::ranges::fill(entry, -1);
   for (size_t i = 0; i < expert.size(); ++i) {
     row[i] = -1;
     if (expert[i] < 0 || slot[i] < 0) continue;
-    STMOE_CHECK(expert[i] < plan.num_experts && slot[i] < plan.rows_per_expert,
-                "plan_dispatch: expert {} slot {} of {} experts with {} rows", expert[i], slot[i],
-                plan.num_experts, plan.rows_per_expert);
-    row[i] = static_cast<int32_t>(expert[i] * plan.rows_per_expert + slot[i]);
-    int32_t& owner = entry[static_cast<size_t>(row[i])];
-    STMOE_CHECK(owner < 0, "plan_dispatch: expert {} slot {} is used by entries {} and {}",
-                expert[i], slot[i], owner, i);
-    owner = static_cast<int32_t>(i);
+    row[i] = next[static_cast<size_t>(expert[i])]++;
+    entry[static_cast<size_t>(row[i])] = static_cast<int32_t>(i);
   }
 }
 
@@ -31,21 +51,22 @@ STMOE_REGISTER_KERNELS(PlanDispatchKernels, cpu, {plan_cpu})
 }  // namespace
 
 DispatchPlan plan_dispatch(const Tensor& expert_NK, const Tensor& slot_NK, int64_t num_experts,
-                           int64_t rows_per_expert) {
+                           int64_t num_slots) {
   OpScope scope("plan_dispatch", OpScope::Pass::forward);
   STMOE_CHECK(expert_NK.rank() == 2 && expert_NK.shape() == slot_NK.shape(),
               "plan_dispatch: choices {} and slots {}", expert_NK.shape().text(),
               slot_NK.shape().text());
-  STMOE_CHECK(num_experts >= 1 && rows_per_expert >= 0 && expert_NK.numel() <= INT32_MAX &&
-                  num_experts * rows_per_expert <= INT32_MAX,
-              "plan_dispatch: {} experts of {} rows", num_experts, rows_per_expert);
+  STMOE_CHECK(num_experts >= 1 && num_slots >= 0 && expert_NK.numel() <= INT32_MAX &&
+                  num_experts * num_slots <= INT32_MAX,
+              "plan_dispatch: {} experts of {} slots", num_experts, num_slots);
   const Device device = expert_NK.device();
   DispatchPlan plan;
-  plan.num_experts = num_experts;
-  plan.rows_per_expert = rows_per_expert;
   plan.row_NK = Tensor::empty(expert_NK.shape(), DType::i32, device);
-  plan.entry_R = Tensor::empty({num_experts * rows_per_expert}, DType::i32, device);
-  kernels<PlanDispatchKernels>(device).plan(plan, expert_NK.contiguous(), slot_NK.contiguous());
+  plan.entry_R =
+      Tensor::empty({std::min(expert_NK.numel(), num_experts * num_slots)}, DType::i32, device);
+  plan.first_row_E1 = Tensor::empty({num_experts + 1}, DType::i32, device);
+  kernels<PlanDispatchKernels>(device).plan(plan, expert_NK.contiguous(), slot_NK.contiguous(),
+                                            num_slots);
   return plan;
 }
 

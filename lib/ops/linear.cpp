@@ -4,6 +4,9 @@
 // again would cost more than the memory.
 #include "lib/ops/linear.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "lib/autograd/tape.h"
 #include "lib/base/profile.h"
 #include "lib/ops/product.h"
@@ -62,6 +65,50 @@ std::vector<Tensor> transposed_product_gradients(const Tensor& dc, const Tensor&
   return {da, db};
 }
 
+// The rows of each expert in a buffer, and the products over them.
+class ExpertRows {
+ public:
+  ExpertRows(const Tensor& first_row_E1, int64_t num_experts, int64_t num_rows)
+      : first_(first_row_E1.span<int32_t>().begin(), first_row_E1.span<int32_t>().end()),
+        num_rows_(num_rows) {
+    STMOE_CHECK(std::ssize(first_) == num_experts + 1 && first_.front() == 0 &&
+                    std::ranges::is_sorted(first_) && first_.back() <= num_rows,
+                "expert_linear: {} experts over {} rows have {} borders, the last is {}",
+                num_experts, num_rows, first_.size(), first_.back());
+  }
+
+  // y[r] = x[r] w[e]; zeros in the rows of nobody.
+  void multiply(const Tensor& y, const Tensor& x, const MatrixView& w) const {
+    run([&](size_t e, int64_t begin, int64_t count) -> Product {
+      return {matrix_view(y).part(0, begin, count, 0, y.dim(1)),
+              matrix_view(x).part(0, begin, count, 0, x.dim(1)),
+              w.part(static_cast<int64_t>(e), 0, w.rows, 0, w.cols)};
+    });
+    if (first_.back() < num_rows_) y.slice(0, first_.back(), num_rows_).fill(0);
+  }
+
+  // dw[e] = x[rows of e]^T dy[rows of e]; zeros for an expert without rows.
+  void multiply_transposed(const Tensor& dw, const Tensor& x, const Tensor& dy) const {
+    run([&](size_t e, int64_t begin, int64_t count) -> Product {
+      return {matrix_view(dw).part(static_cast<int64_t>(e), 0, dw.dim(1), 0, dw.dim(2)),
+              matrix_view(x).part(0, begin, count, 0, x.dim(1)).transposed(),
+              matrix_view(dy).part(0, begin, count, 0, dy.dim(1))};
+    });
+  }
+
+ private:
+  template <class MakeProduct>
+  void run(MakeProduct&& make) const {
+    std::vector<Product> list;
+    for (size_t e = 0; e + 1 < first_.size(); ++e)
+      list.push_back(make(e, first_[e], first_[e + 1] - first_[e]));
+    products(list);
+  }
+
+  std::vector<int64_t> first_;
+  int64_t num_rows_;
+};
+
 Var dense(const char* op, const Var& x, const Var& w, std::optional<DType> result,
           bool is_transposed) {
   OpScope scope(op, OpScope::Pass::forward);
@@ -96,20 +143,29 @@ Var linear_transposed(const Var& x, const Var& w_OI, std::optional<DType> result
   return dense("linear_transposed", x, w_OI, result, true);
 }
 
-Var expert_linear(const Var& x_ECI, const Var& w_EIO) {
+Var expert_linear(const Var& x_RI, const Var& w_EIO, const Tensor& first_row_E1) {
   constexpr const char* kOp = "expert_linear";
   OpScope scope(kOp, OpScope::Pass::forward);
-  check_types(kOp, x_ECI, w_EIO);
-  STMOE_CHECK(x_ECI.rank() == 3 && w_EIO.rank() == 3 && x_ECI.dim(0) == w_EIO.dim(0) &&
-                  x_ECI.dim(2) == w_EIO.dim(1),
-              "{}: x {} and w {} do not fit", kOp, x_ECI.shape().text(), w_EIO.shape().text());
-  const Tensor x = x_ECI.value(), rounded = w_EIO.value().to(x.dtype());
-  Tensor y_ECO = Tensor::empty({x.dim(0), x.dim(1), rounded.dim(2)}, x.dtype(), x.device());
-  product(matrix_view(y_ECO), matrix_view(x), matrix_view(rounded));
-  return record(kOp, y_ECO, {x_ECI, w_EIO},
-                [x, rounded, w_dtype = w_EIO.dtype(), needs_x = x_ECI.requires_grad(),
-                 needs_w = w_EIO.requires_grad()](const Tensor& dy_ECO) {
-                  return product_gradients(dy_ECO, x, rounded, w_dtype, needs_x, needs_w);
+  check_types(kOp, x_RI, w_EIO);
+  STMOE_CHECK(x_RI.rank() == 2 && w_EIO.rank() == 3 && x_RI.dim(1) == w_EIO.dim(1),
+              "{}: x {} and w {} do not fit", kOp, x_RI.shape().text(), w_EIO.shape().text());
+  const ExpertRows rows(first_row_E1, w_EIO.dim(0), x_RI.dim(0));
+  const Tensor x = x_RI.value().contiguous(), rounded = w_EIO.value().to(x.dtype());
+  const Tensor y_RO = Tensor::empty({x.dim(0), rounded.dim(2)}, x.dtype(), x.device());
+  rows.multiply(y_RO, x, matrix_view(rounded));
+  return record(kOp, y_RO, {x_RI, w_EIO},
+                [rows, x, rounded, w_dtype = w_EIO.dtype(), needs_x = x_RI.requires_grad(),
+                 needs_w = w_EIO.requires_grad()](const Tensor& dy_RO) -> std::vector<Tensor> {
+                  Tensor dx, dw;
+                  if (needs_x) {
+                    dx = Tensor::empty_like(x);
+                    rows.multiply(dx, dy_RO, matrix_view(rounded).transposed());
+                  }
+                  if (needs_w) {
+                    dw = Tensor::empty(rounded.shape(), w_dtype, x.device());
+                    rows.multiply_transposed(dw, x, dy_RO);
+                  }
+                  return {dx, dw};
                 });
 }
 

@@ -16,8 +16,10 @@ Var linear(const Var& x, const Var& w_IO, std::optional<DType> result = std::nul
 // y = x w^T: x [..., in], w_OI [out, in]: the tied output projection.
 Var linear_transposed(const Var& x, const Var& w_OI, std::optional<DType> result = std::nullopt);
 
-// y[e] = x[e] w[e]: x_ECI [experts, capacity, in], w_EIO [experts, in, out] -> [experts, capacity,
-// out]: one batched product for all experts.
-Var expert_linear(const Var& x_ECI, const Var& w_EIO);
+// Rows of several experts one after another: y[r] = x[r] w[e] for the rows of expert e, x_RI [rows,
+// in], w_EIO [experts, in, out] -> [rows, out]. first_row_E1 i32 [experts + 1]: expert e has rows
+// [first[e], first[e + 1]); rows from first[experts] on belong to nobody and give zeros. Experts
+// may have no rows.
+Var expert_linear(const Var& x_RI, const Var& w_EIO, const Tensor& first_row_E1);
 
 }  // namespace stmoe

@@ -6,11 +6,12 @@
 // library's reference loops, and f64, go to own_product.
 #include "lib/ops/product.h"
 
-#include <array>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <vector>
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -179,13 +180,14 @@ int64_t pieces_of(int64_t size, int64_t pieces, int64_t multiple) {
 }
 
 // Measured: the library packs (a block of) B anew for every tile, so tiles of 512 rows and columns
-// or more are fast, 256 rows cost up to 5 %, 128 rows or 256 columns up to 15 %. Cut as far as that
-// is worth for 16 tiles of at least 20 MFLOP.
-Tiling tiling_of(const MatrixView& c, const MatrixView& a) {
+// or more are fast, 256 rows cost up to 5 %, 128 rows or 256 columns up to 15 %. `share` is how
+// many matrices of about this size are multiplied together: cut as far as that is worth for 16
+// tiles of at least 20 MFLOP in all.
+Tiling tiling_of(const MatrixView& c, const MatrixView& a, int64_t share) {
   struct Limit {
     int64_t rows, cols, tiles;  // cut down to this size while there are fewer tiles
   };
-  const double flops = 2.0 * static_cast<double>(c.batch) * static_cast<double>(c.rows) *
+  const double flops = 2.0 * static_cast<double>(share) * static_cast<double>(c.rows) *
                        static_cast<double>(c.cols) * static_cast<double>(a.cols);
   const auto wanted = static_cast<int64_t>(std::clamp(flops / 2e7, 1.0, 16.0));
   const Limit limits[] = {
@@ -193,7 +195,7 @@ Tiling tiling_of(const MatrixView& c, const MatrixView& a) {
   int64_t row_pieces = 1, col_pieces = 1;
   for (const Limit& limit : limits) {
     const int64_t most = limit.tiles == INT64_MAX ? INT64_MAX : std::min(limit.tiles, wanted);
-    const auto has_fewer = [&] { return c.batch * row_pieces * col_pieces < most; };
+    const auto has_fewer = [&] { return share * row_pieces * col_pieces < most; };
     while (has_fewer() && c.rows >= 2 * row_pieces * limit.rows) row_pieces *= 2;
     while (has_fewer() && c.cols >= 2 * col_pieces * limit.cols) col_pieces *= 2;
   }
@@ -211,26 +213,48 @@ bool pays_to_transpose(const MatrixView& c, const MatrixView& a) {
          a.cols >= kLeast && c.cols >= kLeast;
 }
 
-void multiply_cpu(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
-  if (pays_to_transpose(c, a)) {
-    const int64_t row = (a.cols + 31) / 32 * 32 + 32;
-    const Tensor copy = Tensor::empty({a.batch, a.rows, row}, a.dtype);
-    const MatrixView transposed = matrix_view(copy.slice(2, 0, a.cols));
-    copy_transposed(transposed, a);
-    return multiply_cpu(c, transposed, b, accumulate);
+// A product of the list as it is computed, and the number of its first tile among all tiles.
+struct TiledProduct {
+  MatrixView c, a, b;
+  Tiling tile;
+  int64_t row_tiles, col_tiles, first_tile;
+
+  int64_t num_tiles() const { return c.batch * row_tiles * col_tiles; }
+  void compute(int64_t index, bool accumulate) const {
+    const int64_t matrix = index / (row_tiles * col_tiles);
+    const int64_t row = index / col_tiles % row_tiles * tile.rows;
+    const int64_t col = index % col_tiles * tile.cols;
+    const int64_t rows = std::min(tile.rows, c.rows - row);
+    const int64_t cols = std::min(tile.cols, c.cols - col);
+    whole_tile(c.part(matrix, row, rows, col, cols), a.part(matrix, row, rows, 0, a.cols),
+               b.part(matrix, 0, b.rows, col, cols), tile.depth, accumulate);
   }
-  const Tiling tile = tiling_of(c, a);
-  const int64_t row_tiles = num_chunks(c.rows, tile.rows),
-                col_tiles = num_chunks(c.cols, tile.cols);
-  parallel_for(c.batch * row_tiles * col_tiles, 1, [&](int64_t begin, int64_t end) {
+};
+
+void multiply_cpu(std::span<const Product> list, bool accumulate) {
+  std::vector<Tensor> copies;
+  std::vector<TiledProduct> tiled;
+  int64_t matrices = 0, tiles = 0;
+  for (const Product& one : list) matrices += one.c.batch;
+  for (const Product& one : list) {
+    MatrixView a = one.a;
+    if (pays_to_transpose(one.c, a)) {
+      const int64_t row = (a.cols + 31) / 32 * 32 + 32;
+      copies.push_back(Tensor::empty({a.batch, a.rows, row}, a.dtype));
+      const MatrixView transposed = matrix_view(copies.back().slice(2, 0, a.cols));
+      copy_transposed(transposed, a);
+      a = transposed;
+    }
+    const Tiling tile = tiling_of(one.c, a, matrices);
+    tiled.push_back({one.c, a, one.b, tile, num_chunks(one.c.rows, tile.rows),
+                     num_chunks(one.c.cols, tile.cols), tiles});
+    tiles += tiled.back().num_tiles();
+  }
+  parallel_for(tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
-      const int64_t matrix = index / (row_tiles * col_tiles);
-      const int64_t row = index / col_tiles % row_tiles * tile.rows;
-      const int64_t col = index % col_tiles * tile.cols;
-      const int64_t rows = std::min(tile.rows, c.rows - row);
-      const int64_t cols = std::min(tile.cols, c.cols - col);
-      whole_tile(c.part(matrix, row, rows, col, cols), a.part(matrix, row, rows, 0, a.cols),
-                 b.part(matrix, 0, b.rows, col, cols), tile.depth, accumulate);
+      const auto after = std::ranges::upper_bound(tiled, index, {}, &TiledProduct::first_tile);
+      const TiledProduct& one = *std::prev(after);
+      one.compute(index - one.first_tile, accumulate);
     }
   });
 }
@@ -259,8 +283,8 @@ ProductType product_type(DType dtype) {
                                : ProductType::f32;
 }
 
-ProductShape profile_shape(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                           bool accumulate) {
+ProductShape profile_shape(const Product& product, bool accumulate) {
+  const auto& [c, a, b] = product;
   auto bytes = [](const MatrixView& view) {
     return static_cast<double>(view.batch) * static_cast<double>(view.rows) *
            static_cast<double>(view.cols) * static_cast<double>(size_of(view.dtype));
@@ -279,6 +303,22 @@ ProductShape profile_shape(const MatrixView& c, const MatrixView& a, const Matri
           .bytes = bytes(a) + bytes(b) + bytes(c) * (accumulate ? 2 : 1),
           .note = c.dtype == a.dtype ? "" : "-> f32"};
 }
+
+namespace {
+
+// A list counts as one product that is as high, or sums over as much, as all of them together.
+ProductShape profile_shape(std::span<const Product> list, bool accumulate) {
+  ProductShape shape = profile_shape(list[0], accumulate);
+  for (const Product& next : list.subspan(1)) {
+    const ProductShape more = profile_shape(next, accumulate);
+    shape.is_a_transposed ? shape.k += more.k : shape.m += more.m;
+    shape.bytes += more.bytes;
+  }
+  if (list.size() > 1) shape.note = "experts";
+  return shape;
+}
+
+}  // namespace
 
 MatrixView MatrixView::transposed() const {
   MatrixView result = *this;
@@ -311,11 +351,21 @@ MatrixView matrix_view(const Tensor& tensor) {
   return view;
 }
 
+void products(std::span<const Product> list, bool accumulate) {
+  std::vector<Product> full;
+  for (const Product& one : list) {
+    check_product(one.c, one.a, one.b, accumulate);
+    if (one.c.batch * one.c.rows * one.c.cols > 0 && (one.a.cols > 0 || !accumulate))
+      full.push_back(one);
+  }
+  if (full.empty()) return;
+  const ProductScope scope(profile_shape(full, accumulate));
+  kernels<ProductKernels>(full[0].c.device).multiply(full, accumulate);
+}
+
 void product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
-  check_product(c, a, b, accumulate);
-  if (c.batch * c.rows * c.cols == 0 || (a.cols == 0 && accumulate)) return;
-  const ProductScope scope(profile_shape(c, a, b, accumulate));
-  kernels<ProductKernels>(c.device).multiply(c, a, b, accumulate);
+  const Product one{c, a, b};
+  products({&one, 1}, accumulate);
 }
 
 }  // namespace stmoe

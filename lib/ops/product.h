@@ -5,6 +5,8 @@
 // thread, so results have the same bits with any number of threads.
 #pragma once
 
+#include <span>
+
 #include "lib/base/profile.h"
 #include "lib/tensor/tensor.h"
 
@@ -27,9 +29,13 @@ struct MatrixView {
 // A tensor [rows, cols] or [batch, rows, cols], any strides.
 MatrixView matrix_view(const Tensor& tensor);
 
+struct Product {
+  MatrixView c, a, b;
+};
+
 struct ProductKernels {
   static constexpr const char* kOp = "product";
-  void (*multiply)(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate);
+  void (*multiply)(std::span<const Product> list, bool accumulate);
 };
 
 // C = A B, or C += A B (f32 and f64 only). C is [m, n] with contiguous rows, A [m, k], B [k, n]; A
@@ -38,9 +44,12 @@ struct ProductKernels {
 void product(const MatrixView& c, const MatrixView& a, const MatrixView& b,
              bool accumulate = false);
 
+// Several such products of different sizes, whose results do not overlap, shared out to the threads
+// as one piece of work: the experts of a layer.
+void products(std::span<const Product> list, bool accumulate = false);
+
 // For the profile: a function that multiplies in another way opens a ProductScope with this.
 ProductType product_type(DType dtype);
-ProductShape profile_shape(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                           bool accumulate);
+ProductShape profile_shape(const Product& product, bool accumulate);
 
 }  // namespace stmoe

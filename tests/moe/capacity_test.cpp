@@ -58,17 +58,5 @@ TEST_CASE("groups are a batch, its sequences, or as many tokens as asked", "[moe
   REQUIRE(TokenGroups{"tokens", 400}.number(8, 114) == 2);
 }
 
-TEST_CASE("trim_capacity moves slots together without dropping any", "[moe][capacity]") {
-  Routing routing;
-  routing.num_groups = 2;
-  routing.capacity = 10;
-  routing.slot_NK = Tensor::from<int32_t>({3, 2}, {0, 2, -1, 10, 11, 4});
-  trim_capacity(routing, 3);
-  REQUIRE(routing.capacity == 6);
-  REQUIRE(ints(routing.slot_NK) == std::vector<int32_t>{0, 2, -1, 6, 7, 4});
-  trim_capacity(routing, 3);
-  REQUIRE(routing.capacity == 6);
-}
-
 }  // namespace
 }  // namespace stmoe::test

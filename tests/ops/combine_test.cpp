@@ -23,7 +23,7 @@ OpCase make_case(const Sizes& s) {
                        s.k, s.experts, s.capacity);
   OpInput weights{{s.tokens, s.k}, 0, 1};
   weights.is_weight = true;
-  result.inputs = {{{s.experts, s.capacity, s.width}}, weights};
+  result.inputs = {{{plan.num_rows(), s.width}}, weights};
   result.call = [=](const OpArguments& x) { return combine(x[0], x[1], plan); };
   result.reference = [=](const OpValues& x) {
     OpValues y(1);
@@ -50,7 +50,7 @@ TEST_CASE("combine sums weighted rows, dropped choices adding nothing", "[ops][r
 TEST_CASE("combine needs one weight per choice", "[ops][router]") {
   const DispatchPlan plan =
       plan_dispatch(Tensor::zeros({1, 1}, DType::i32), Tensor::zeros({1, 1}, DType::i32), 1, 2);
-  REQUIRE_THROWS_WITH(combine(Var(Tensor::zeros({1, 2, 3}, DType::bf16)),
+  REQUIRE_THROWS_WITH(combine(Var(Tensor::zeros({1, 3}, DType::bf16)),
                               Var(Tensor::zeros({1, 1}, DType::bf16)), plan),
                       Catch::Contains("weights are bf16 [1, 1], expected f32 [1, 1]"));
 }

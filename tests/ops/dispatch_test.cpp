@@ -43,7 +43,7 @@ OpCase make_case(const Sizes& s) {
   return result;
 }
 
-TEST_CASE("dispatch copies each token to its rows and leaves the others zero", "[ops][router]") {
+TEST_CASE("dispatch copies each token to its rows and leaves unfilled ones zero", "[ops][router]") {
   check_ops({make_case({1, 1, 1, 1, 1}), make_case({0, 4, 1, 2, 2}), make_case({6, 3, 1, 2, 2}),
              make_case({10, 7, 2, 4, 3}), make_case({300, 33, 1, 5, 40}),
              make_case({130, 520, 3, 4, 200})});
@@ -53,8 +53,10 @@ TEST_CASE("plan_dispatch stores both directions of the permutation", "[ops][rout
   const Tensor expert_NK = Tensor::from<int32_t>({3, 2}, {1, 0, 1, -1, 0, 1});
   const Tensor slot_NK = Tensor::from<int32_t>({3, 2}, {0, 1, -1, 0, 0, 2});
   const DispatchPlan plan = plan_dispatch(expert_NK, slot_NK, 2, 3);
-  REQUIRE(ints(plan.row_NK) == Ints{3, 1, -1, -1, 0, 5});
-  REQUIRE(ints(plan.entry_R) == Ints{4, 1, -1, 0, -1, 5});
+  REQUIRE(ints(plan.row_NK) == Ints{2, 0, -1, -1, 1, 3});
+  REQUIRE(ints(plan.entry_R) == Ints{1, 4, 0, 5, -1, -1});
+  REQUIRE(ints(plan.first_row_E1) == Ints{0, 2, 4});
+  REQUIRE(plan_dispatch(expert_NK, Tensor::full({3, 2}, DType::i32, -1), 2, 1).num_rows() == 2);
 }
 
 TEST_CASE("plan_dispatch refuses a slot that is used twice or does not exist", "[ops][router]") {
@@ -62,7 +64,7 @@ TEST_CASE("plan_dispatch refuses a slot that is used twice or does not exist", "
   REQUIRE_THROWS_WITH(plan_dispatch(expert_NK, Tensor::from<int32_t>({2, 1}, {2, 2}), 2, 3),
                       Catch::Contains("expert 1 slot 2 is used by entries 0 and 1"));
   REQUIRE_THROWS_WITH(plan_dispatch(expert_NK, Tensor::from<int32_t>({2, 1}, {0, 3}), 2, 3),
-                      Catch::Contains("expert 1 slot 3 of 2 experts with 3 rows"));
+                      Catch::Contains("expert 1 slot 3 of 2 experts with 3 slots"));
 }
 
 TEST_CASE("time of dispatch", "[.bench]") {

@@ -10,18 +10,16 @@
 namespace stmoe {
 namespace {
 
-// y[e, n, o] = sum_i x[e, n, i] w[e, i, o], or w[e, o, i].
-std::vector<double> reference(const test::OpValues& x, int64_t experts, int64_t rows, int64_t in,
-                              int64_t out, bool is_transposed) {
-  std::vector<double> y(static_cast<size_t>(experts * rows * out), 0.0);
-  for (int64_t e = 0; e < experts; ++e)
-    for (int64_t n = 0; n < rows; ++n)
-      for (int64_t o = 0; o < out; ++o)
-        for (int64_t i = 0; i < in; ++i)
-          y[static_cast<size_t>((e * rows + n) * out + o)] +=
-              x[0][static_cast<size_t>((e * rows + n) * in + i)] *
-              x[1][static_cast<size_t>(is_transposed ? (e * out + o) * in + i
-                                                     : (e * in + i) * out + o)];
+// y[n, o] = sum_i x[n, i] w[i, o], or w[o, i].
+std::vector<double> reference(const test::OpValues& x, int64_t rows, int64_t in, int64_t out,
+                              bool is_transposed) {
+  std::vector<double> y(static_cast<size_t>(rows * out), 0.0);
+  for (int64_t n = 0; n < rows; ++n)
+    for (int64_t o = 0; o < out; ++o)
+      for (int64_t i = 0; i < in; ++i)
+        y[static_cast<size_t>(n * out + o)] +=
+            x[0][static_cast<size_t>(n * in + i)] *
+            x[1][static_cast<size_t>(is_transposed ? o * in + i : i * out + o)];
   return y;
 }
 
@@ -48,25 +46,43 @@ test::OpCase linear_case(Shape x, int64_t out, bool is_transposed = false,
     return is_transposed ? linear_transposed(a[0], a[1], dtype) : linear(a[0], a[1], dtype);
   };
   op_case.reference = [=](const test::OpValues& v) {
-    return test::OpValues{reference(v, 1, rows, in, out, is_transposed)};
+    return test::OpValues{reference(v, rows, in, out, is_transposed)};
   };
   set_tolerances(op_case, std::max({in, out, rows}));
   op_case.flops = 2.0 * static_cast<double>(x.numel() * out);
   return op_case;
 }
 
-test::OpCase expert_case(int64_t experts, int64_t rows, int64_t in, int64_t out) {
+// `borders` as expert_linear takes them; `unfilled` rows behind the last expert's.
+test::OpCase expert_case(const std::vector<int32_t>& borders, int64_t unfilled, int64_t in,
+                         int64_t out) {
+  const int64_t experts = std::ssize(borders) - 1, rows = borders.back() + unfilled;
+  const Tensor first_row = Tensor::from<int32_t>({experts + 1}, borders);
   test::OpCase op_case;
-  op_case.name = format("expert_linear {} x {} x {} to {}", experts, rows, in, out);
-  op_case.inputs = {{.shape = {experts, rows, in}},
-                    {.shape = {experts, in, out}, .is_weight = true}};
-  op_case.call = [](const test::OpArguments& a) { return expert_linear(a[0], a[1]); };
+  op_case.name = format("expert_linear {} experts, {} rows x {} to {}", experts, rows, in, out);
+  op_case.inputs = {{.shape = {rows, in}}, {.shape = {experts, in, out}, .is_weight = true}};
+  op_case.call = [=](const test::OpArguments& a) { return expert_linear(a[0], a[1], first_row); };
   op_case.reference = [=](const test::OpValues& v) {
-    return test::OpValues{reference(v, experts, rows, in, out, false)};
+    std::vector<double> y(static_cast<size_t>(rows * out));
+    for (int64_t e = 0; e < experts; ++e)
+      for (int64_t r = borders[static_cast<size_t>(e)]; r < borders[static_cast<size_t>(e) + 1];
+           ++r)
+        for (int64_t i = 0; i < in; ++i)
+          for (int64_t o = 0; o < out; ++o)
+            y[static_cast<size_t>(r * out + o)] +=
+                v[0][static_cast<size_t>(r * in + i)] *
+                v[1][static_cast<size_t>((e * in + i) * out + o)];
+    return test::OpValues{y};
   };
   set_tolerances(op_case, std::max({in, out, rows}));
-  op_case.flops = 2.0 * static_cast<double>(experts * rows * in * out);
+  op_case.flops = 2.0 * static_cast<double>(borders.back() * in * out);
   return op_case;
+}
+
+test::OpCase even_expert_case(int64_t experts, int64_t rows, int64_t in, int64_t out) {
+  std::vector<int32_t> borders;
+  for (int64_t e = 0; e <= experts; ++e) borders.push_back(static_cast<int32_t>(e * rows));
+  return expert_case(borders, 0, in, out);
 }
 
 }  // namespace
@@ -103,8 +119,9 @@ TEST_CASE("linear gives f32 results of bf16 inputs on request", "[ops][linear]")
 }
 
 TEST_CASE("expert_linear multiplies each expert's rows by its own kernel", "[ops][linear]") {
-  test::check_ops({expert_case(3, 4, 5, 6), expert_case(1, 1, 1, 1), expert_case(8, 17, 3, 65),
-                   expert_case(2, 0, 3, 4), expert_case(0, 2, 3, 4)});
+  test::check_ops({expert_case({0, 4, 9, 10}, 0, 5, 6), expert_case({0, 1}, 0, 1, 1),
+                   expert_case({0, 17, 17, 40, 41, 41}, 3, 3, 65), expert_case({0, 0, 0}, 0, 3, 4),
+                   expert_case({0, 0, 0}, 2, 3, 4), expert_case({0, 300, 310, 700}, 1, 70, 130)});
 }
 
 TEST_CASE("linear computes only the gradients that are needed", "[ops][linear]") {
@@ -123,7 +140,11 @@ TEST_CASE("linear names what does not fit", "[ops][linear]") {
   REQUIRE_THROWS_WITH(linear(x, w), Catch::Contains("x [2, 3] and w [4, 5] do not fit"));
   REQUIRE_THROWS_WITH(linear(x, Var(Tensor::zeros({3, 5}, DType::bf16))),
                       Catch::Contains("x is f32, w is bf16"));
-  REQUIRE_THROWS_AS(expert_linear(x, w), BugError);
+  const Var kernels(Tensor::zeros({2, 3, 5}, DType::f32));
+  REQUIRE_THROWS_AS(expert_linear(x, w, Tensor::from<int32_t>({2}, {0, 2})), BugError);
+  REQUIRE_THROWS_WITH(expert_linear(x, kernels, Tensor::from<int32_t>({3}, {0, 1, 3})),
+                      Catch::Contains("2 experts over 2 rows have 3 borders, the last is 3"));
+  REQUIRE_THROWS_AS(expert_linear(x, kernels, Tensor::from<int32_t>({3}, {0, 2, 1})), BugError);
 }
 
 TEST_CASE("linear products of a training step", "[.bench]") {
@@ -135,8 +156,8 @@ TEST_CASE("linear products of a training step", "[.bench]") {
       test::time_op(linear_case({tokens, in}, out));
   test::time_op(linear_case({912, 512}, 32128, true, DType::f32));
   for (int64_t rows : {640, 142, 64}) {
-    test::time_op(expert_case(8, rows, 512, 2048));
-    test::time_op(expert_case(8, rows, 2048, 512));
+    test::time_op(even_expert_case(8, rows, 512, 2048));
+    test::time_op(even_expert_case(8, rows, 2048, 512));
   }
 }
 
