@@ -177,6 +177,12 @@ std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::
   return results;
 }
 
+LeafGradient::LeafGradient(const Var& input)
+    : node_(input.node() && !input.node()->producer ? input.node() : nullptr),
+      shape_(input.shape()),
+      dtype_(input.dtype()),
+      device_(input.device()) {}
+
 NoGradScope::NoGradScope() : before_(recording) { recording = false; }
 NoGradScope::~NoGradScope() { recording = before_; }
 

@@ -8,7 +8,9 @@
 //  - the gradient has the input's element type, except that an f32 weight used in a bf16 product
 //    gets an f32 gradient;
 //  - a closure captures the Tensors it needs and no Var (a Var would keep the history alive);
-//  - it is called at most once and released right after, with everything it holds.
+//  - it is called at most once and released right after, with everything it holds;
+//  - the gradient of a weight may go straight into the sum that the weight collects (LeafGradient):
+//    the closure then returns an undefined tensor for that input.
 #pragma once
 
 #include <functional>
@@ -32,6 +34,33 @@ std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::
 // Whether an op over these inputs would be recorded: ops skip saving tensors when it is not.
 bool will_record(const std::vector<Var>& inputs);
 bool grad_enabled();
+
+// Where an op's closure writes or adds the gradient of a leaf, so that weights used by several ops
+// or micro-batches need neither zeros to start from nor a second tensor to be added.
+class LeafGradient {
+ public:
+  // Of an op's input: empty unless it is a leaf that needs a gradient.
+  explicit LeafGradient(const Var& input);
+  bool is_leaf() const { return node_ != nullptr; }
+
+  // Calls fill(sum, accumulate): `sum` is contiguous, of the leaf's shape and type; it holds
+  // nothing yet and is to be written when accumulate is false, else it is to be added to.
+  template <class Fill>
+  void add(Fill&& fill) const {
+    const bool is_first = !node_->grad.defined();
+    if (is_first)
+      node_->grad = Tensor::empty(shape_, dtype_, device_);
+    else if (node_->grad.is_shared())
+      node_->grad = node_->grad.clone();
+    fill(static_cast<const Tensor&>(node_->grad), !is_first);
+  }
+
+ private:
+  std::shared_ptr<GradNode> node_;
+  Shape shape_;
+  DType dtype_;
+  Device device_;
+};
 
 // No op is recorded on this thread while one of these lives.
 class NoGradScope {

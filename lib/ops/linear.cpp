@@ -35,35 +35,40 @@ void check_types(const char* op, const Var& x, const Var& w) {
               "{}: x is {}, w is {}", op, name_of(x.dtype()), name_of(w.dtype()));
 }
 
-// The gradients of C = A B, where needed: dA = dC B^T in A's type, dB = A^T dC in `b_dtype`.
-std::vector<Tensor> product_gradients(const Tensor& dc, const Tensor& a, const Tensor& b,
-                                      DType b_dtype, bool needs_a, bool needs_b) {
-  Tensor da, db;
-  if (needs_a) {
-    da = Tensor::empty(a.shape(), a.dtype(), a.device());
-    product(matrix_view(da), matrix_view(dc), matrix_view(b).transposed());
-  }
-  if (needs_b) {
-    db = Tensor::empty(b.shape(), b_dtype, b.device());
-    product(matrix_view(db), matrix_view(a).transposed(), matrix_view(dc));
-  }
-  return {da, db};
-}
+// What the backward pass of y = x w (or x w^T) needs.
+struct DenseProduct {
+  Tensor x_NI, rounded;  // w in x's type
+  Shape x_shape;
+  DType w_dtype;
+  bool is_transposed, needs_x, needs_w;
+  LeafGradient w_gradient;
 
-// As above for C = A B^T: dA = dC B, dB = dC^T A.
-std::vector<Tensor> transposed_product_gradients(const Tensor& dc, const Tensor& a, const Tensor& b,
-                                                 DType b_dtype, bool needs_a, bool needs_b) {
-  Tensor da, db;
-  if (needs_a) {
-    da = Tensor::empty(a.shape(), a.dtype(), a.device());
-    product(matrix_view(da), matrix_view(dc), matrix_view(b));
+  std::vector<Tensor> gradients(const Tensor& dy) const {
+    const Tensor dy_NO = as_rows(dy).to(x_NI.dtype());
+    Tensor dx, dw;
+    if (needs_x) {
+      dx = Tensor::empty(x_NI.shape(), x_NI.dtype(), x_NI.device());
+      const MatrixView w = matrix_view(rounded);
+      product(matrix_view(dx), matrix_view(dy_NO), is_transposed ? w : w.transposed());
+      dx = dx.reshape(x_shape);
+    }
+    if (needs_w && w_gradient.is_leaf()) {
+      w_gradient.add([&](const Tensor& sum, bool accumulate) { add_dw(sum, dy_NO, accumulate); });
+    } else if (needs_w) {
+      dw = Tensor::empty(rounded.shape(), w_dtype, x_NI.device());
+      add_dw(dw, dy_NO, false);
+    }
+    return {dx, dw};
   }
-  if (needs_b) {
-    db = Tensor::empty(b.shape(), b_dtype, b.device());
-    product(matrix_view(db), matrix_view(dc).transposed(), matrix_view(a));
+
+ private:
+  void add_dw(const Tensor& dw, const Tensor& dy_NO, bool accumulate) const {
+    if (is_transposed)
+      product(matrix_view(dw), matrix_view(dy_NO).transposed(), matrix_view(x_NI), accumulate);
+    else
+      product(matrix_view(dw), matrix_view(x_NI).transposed(), matrix_view(dy_NO), accumulate);
   }
-  return {da, db};
-}
+};
 
 // The rows of each expert in a buffer, and the products over them.
 class ExpertRows {
@@ -79,30 +84,33 @@ class ExpertRows {
 
   // y[r] = x[r] w[e]; zeros in the rows of nobody.
   void multiply(const Tensor& y, const Tensor& x, const MatrixView& w) const {
-    run([&](size_t e, int64_t begin, int64_t count) -> Product {
+    const auto one_expert = [&](size_t e, int64_t begin, int64_t count) -> Product {
       return {matrix_view(y).part(0, begin, count, 0, y.dim(1)),
               matrix_view(x).part(0, begin, count, 0, x.dim(1)),
               w.part(static_cast<int64_t>(e), 0, w.rows, 0, w.cols)};
-    });
+    };
+    run(one_expert, false);
     if (first_.back() < num_rows_) y.slice(0, first_.back(), num_rows_).fill(0);
   }
 
-  // dw[e] = x[rows of e]^T dy[rows of e]; zeros for an expert without rows.
-  void multiply_transposed(const Tensor& dw, const Tensor& x, const Tensor& dy) const {
-    run([&](size_t e, int64_t begin, int64_t count) -> Product {
+  // dw[e] (+)= x[rows of e]^T dy[rows of e].
+  void multiply_transposed(const Tensor& dw, const Tensor& x, const Tensor& dy,
+                           bool accumulate) const {
+    const auto one_expert = [&](size_t e, int64_t begin, int64_t count) -> Product {
       return {matrix_view(dw).part(static_cast<int64_t>(e), 0, dw.dim(1), 0, dw.dim(2)),
               matrix_view(x).part(0, begin, count, 0, x.dim(1)).transposed(),
               matrix_view(dy).part(0, begin, count, 0, dy.dim(1))};
-    });
+    };
+    run(one_expert, accumulate);
   }
 
  private:
   template <class MakeProduct>
-  void run(MakeProduct&& make) const {
+  void run(const MakeProduct& make, bool accumulate) const {
     std::vector<Product> list;
     for (size_t e = 0; e + 1 < first_.size(); ++e)
       list.push_back(make(e, first_[e], first_[e + 1] - first_[e]));
-    products(list);
+    products(list, accumulate);
   }
 
   std::vector<int64_t> first_;
@@ -121,16 +129,9 @@ Var dense(const char* op, const Var& x, const Var& w, std::optional<DType> resul
   const MatrixView w_view = matrix_view(rounded);
   product(matrix_view(y_NO), matrix_view(x_NI), is_transposed ? w_view.transposed() : w_view);
   const Tensor y = y_NO.reshape(with_width(x.shape(), y_NO.dim(1)));
-  return record(op, y, {x, w},
-                [x_NI, rounded, x_shape = x.shape(), w_dtype = w.dtype(), is_transposed,
-                 needs_x = x.requires_grad(), needs_w = w.requires_grad()](const Tensor& dy) {
-                  const Tensor dy_NO = as_rows(dy).to(x_NI.dtype());
-                  auto gradients =
-                      (is_transposed ? transposed_product_gradients : product_gradients)(
-                          dy_NO, x_NI, rounded, w_dtype, needs_x, needs_w);
-                  if (needs_x) gradients[0] = gradients[0].reshape(x_shape);
-                  return gradients;
-                });
+  const DenseProduct saved = {x_NI,          rounded,           x.shape(),         w.dtype(),
+                              is_transposed, x.requires_grad(), w.requires_grad(), LeafGradient(w)};
+  return record(op, y, {x, w}, [saved](const Tensor& dy) { return saved.gradients(dy); });
 }
 
 }  // namespace
@@ -155,15 +156,20 @@ Var expert_linear(const Var& x_RI, const Var& w_EIO, const Tensor& first_row_E1)
   rows.multiply(y_RO, x, matrix_view(rounded));
   return record(kOp, y_RO, {x_RI, w_EIO},
                 [rows, x, rounded, w_dtype = w_EIO.dtype(), needs_x = x_RI.requires_grad(),
-                 needs_w = w_EIO.requires_grad()](const Tensor& dy_RO) -> std::vector<Tensor> {
+                 needs_w = w_EIO.requires_grad(),
+                 w_gradient = LeafGradient(w_EIO)](const Tensor& dy_RO) -> std::vector<Tensor> {
                   Tensor dx, dw;
                   if (needs_x) {
                     dx = Tensor::empty_like(x);
                     rows.multiply(dx, dy_RO, matrix_view(rounded).transposed());
                   }
-                  if (needs_w) {
+                  if (needs_w && w_gradient.is_leaf()) {
+                    w_gradient.add([&](const Tensor& sum, bool accumulate) {
+                      rows.multiply_transposed(sum, x, dy_RO, accumulate);
+                    });
+                  } else if (needs_w) {
                     dw = Tensor::empty(rounded.shape(), w_dtype, x.device());
-                    rows.multiply_transposed(dw, x, dy_RO);
+                    rows.multiply_transposed(dw, x, dy_RO, false);
                   }
                   return {dx, dw};
                 });

@@ -56,6 +56,33 @@ TEST_CASE("gradients add up over backward passes until they are cleared", "[auto
   CHECK(grad(x) == 4);
 }
 
+TEST_CASE("a closure adds to the gradient of a leaf in place", "[autograd]") {
+  const Var w = number(3), x = number(2);
+  std::vector<bool> accumulated;
+  auto scaled = [&](const Var& a) {  // a w
+    return record("scaled", Tensor::full({1}, DType::f64, a.value().item() * w.value().item()),
+                  {a, w},
+                  [&, a = a.value(), w_value = w.value(),
+                   gradient = LeafGradient(w)](const Tensor& dy) -> std::vector<Tensor> {
+                    gradient.add([&](const Tensor& sum, bool accumulate) {
+                      accumulated.push_back(accumulate);
+                      sum.fill(dy.item() * a.item() + (accumulate ? sum.item() : 0));
+                    });
+                    return {Tensor::full({1}, DType::f64, dy.item() * w_value.item()), Tensor()};
+                  });
+  };
+  backward(scaled(scaled(x)));  // w^2 x
+  CHECK(grad(w) == 2 * 3 * 2);
+  CHECK(grad(x) == 9);
+  CHECK(accumulated == std::vector<bool>{false, true});
+  const Tensor kept = w.grad();  // somebody else's view stays as it is
+  backward(scaled(number(1)));
+  CHECK(grad(w) == 13);
+  CHECK(kept.item() == 12);
+  CHECK(!LeafGradient(square(x)).is_leaf());
+  CHECK(!LeafGradient(x.detach()).is_leaf());
+}
+
 TEST_CASE("every leaf owns its gradient", "[autograd]") {
   const Var x = number(1), y = number(1);
   const Tensor given = Tensor::full({1}, DType::f64, 5);

@@ -135,6 +135,24 @@ TEST_CASE("linear computes only the gradients that are needed", "[ops][linear]")
                       test::Tolerance::exact());
 }
 
+TEST_CASE("gradients of a weight that several products use add up", "[ops][linear]") {
+  const Tensor x = Tensor::full({2, 3}, DType::f32, 2);
+  const Tensor dy = Tensor::full({2, 4}, DType::f32, 1);
+  const Var w = Var::leaf(Tensor::full({3, 4}, DType::f32, 1));
+  for (int round = 1; round <= 3; ++round) {
+    backward({linear(Var(x), w)}, {dy});
+    test::require_close(w.grad(), Tensor::full({3, 4}, DType::f32, 4.0 * round),
+                        test::Tolerance::exact());
+  }
+  const Var experts = Var::leaf(Tensor::full({2, 3, 4}, DType::f32, 1));
+  for (int round = 0; round < 2; ++round)
+    backward({expert_linear(Var(x), experts, Tensor::from<int32_t>({3}, {0, 2, 2}))}, {dy});
+  test::require_close(experts.grad().slice(0, 0, 1), Tensor::full({1, 3, 4}, DType::f32, 8),
+                      test::Tolerance::exact());
+  test::require_close(experts.grad().slice(0, 1, 2), Tensor::zeros({1, 3, 4}, DType::f32),
+                      test::Tolerance::exact());
+}
+
 TEST_CASE("linear names what does not fit", "[ops][linear]") {
   const Var x(Tensor::zeros({2, 3}, DType::f32)), w(Tensor::zeros({4, 5}, DType::f32));
   REQUIRE_THROWS_WITH(linear(x, w), Catch::Contains("x [2, 3] and w [4, 5] do not fit"));
