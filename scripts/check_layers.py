@@ -22,7 +22,6 @@ THIRD_PARTY = {
     r"yaml-cpp/": ["lib/config/"],
     r"(hdf5\.h|H5)": ["lib/hdf5/", "tests/hdf5/"],
     r"mpi\.h": ["lib/comm/", "lib/hdf5/"],
-    r"(oneapi/)?dnnl": ["lib/ops/"],
     r"sentencepiece": ["lib/data/", "data_tools/vocabulary/"],
     r"CLI/": ["apps/common/", "data_tools/"],
     r"(zlib|zstd)\.h": ["data_tools/input/", "tests/data_tools/"],

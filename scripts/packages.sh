@@ -3,7 +3,7 @@
 
 build_packages=(
   g++ cmake ninja-build pkg-config git ca-certificates
-  libcli11-dev libyaml-cpp-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libdnnl-dev
+  libcli11-dev libyaml-cpp-dev libspdlog-dev libfmt-dev nlohmann-json3-dev
   libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
   libopenmpi-dev libhdf5-openmpi-dev
 )

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one place where matrices are multiplied (internal to the ops): C (+)= A B for single matrices
-// and batches of them. f64 with f64 sums; f32 and bf16 with f32 sums, f32 or bf16 results. A
-// product is cut into tiles whose shapes depend on the sizes only; each tile is computed by one
-// thread, so results have the same bits with any number of threads.
+// The one place where matrices are multiplied (internal to the ops): C (+)= A B for single
+// matrices, batches of them and lists. f64 with f64 sums; f32 and bf16 with f32 sums, f32 or bf16
+// results. An element of C has the same bits with any number of threads and whatever other rows and
+// columns there are.
 #pragma once
 
 #include <span>

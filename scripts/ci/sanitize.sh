@@ -8,10 +8,9 @@ preset=${1:?usage: scripts/ci/sanitize.sh asan|tsan [REGEX]}
 cd "$root"
 cmake --preset "$preset"
 cmake --build --preset "$preset" --parallel "$(nproc)"
-# Libraries of the distribution are not instrumented: their OpenMP barriers are declared in lib/base/threads.cpp, their own
-# allocations at load time are not leaks of ours.
+# Libraries of the distribution are not instrumented: what they allocate at load time is not a leak of ours.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1}
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$root/scripts/ci/lsan.supp:print_suppressions=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$root/scripts/ci/tsan.supp:halt_on_error=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
 ctest --preset "$preset" --parallel "$(nproc)" ${2:+-R "$2"}

@@ -3,7 +3,6 @@
 # include its headers.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
@@ -16,13 +15,6 @@ find_package(ZLIB REQUIRED)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
-
-# Debian's dnnl package configuration asks for OpenCL, which a CPU build does not need.
-find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
-find_library(DNNL_LIBRARY dnnl REQUIRED)
-add_library(stmoe_dnnl INTERFACE)
-target_include_directories(stmoe_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
-target_link_libraries(stmoe_dnnl INTERFACE ${DNNL_LIBRARY})
 
 set(STMOE_HAVE_MPI OFF)
 if(NOT STMOE_MPI STREQUAL "OFF")

@@ -45,7 +45,7 @@ target_include_directories(stmoe_options INTERFACE $<BUILD_INTERFACE:${PROJECT_S
                                                    $<INSTALL_INTERFACE:include/stmoe>)
 # No value of ours depends on errno or on trapping; both would stop the vectoriser.
 target_compile_options(stmoe_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                                               -fno-math-errno -fno-trapping-math)
+                                               -fno-math-errno -fno-trapping-math -fopenmp-simd)
 if(STMOE_WERROR)
   target_compile_options(stmoe_options INTERFACE -Werror)
 endif()

@@ -12,9 +12,7 @@
 
 #include "lib/base/random.h"
 #include "lib/base/threads.h"
-#include "lib/ops/own_product.h"
 #include "lib/ops/scratch.h"
-#include "lib/ops/transpose.h"
 #include "tests/support/close.h"
 
 namespace stmoe {
@@ -126,10 +124,6 @@ TEST_CASE("products of every type, layout and awkward size match the naive sum",
   for_each_case(product, 3);
 }
 
-TEST_CASE("our own tile product matches the naive sum", "[ops][product]") {
-  for_each_case(own_product, 1);
-}
-
 TEST_CASE("products that are cut into tiles and into several sums match the naive sum",
           "[ops][product]") {
   for (auto [in, out] : kTypes) {
@@ -141,15 +135,35 @@ TEST_CASE("products that are cut into tiles and into several sums match the naiv
   }
 }
 
-TEST_CASE("a transposed copy holds every element in its place", "[ops][product]") {
-  for (DType dtype : {DType::f32, DType::bf16})
-    for (auto [rows, cols] : {std::pair{1, 1}, {3, 70}, {16, 32}, {65, 131}, {100, 257}}) {
-      CAPTURE(rows, cols, name_of(dtype));
-      const Tensor in = random_tensor({2, cols, rows + 3}, dtype, "in").slice(2, 2, rows + 2);
-      const Tensor out = random_tensor({2, rows, cols + 5}, dtype, "out").slice(2, 0, cols);
-      copy_transposed(matrix_view(out), matrix_view(in.transpose(1, 2)));
-      test::require_same_bits(out.contiguous(), in.transpose(1, 2).contiguous());
+TEST_CASE("an element does not depend on the other rows and columns", "[ops][product]") {
+  for (auto [in, out] : kTypes) {
+    const Tensor a = random_tensor({1, 701, 1100}, in, "a"),
+                 b = random_tensor({1, 1100, 321}, in, "b");
+    const Tensor whole = multiplied(a, b, out);
+    for (auto [row, column] : {std::pair{0, 0}, {1, 5}, {690, 300}}) {
+      const Tensor part =
+          multiplied(a.slice(1, row, row + 11), b.slice(2, column, column + 21), out);
+      REQUIRE(same_bits(part,
+                        whole.slice(1, row, row + 11).slice(2, column, column + 21).contiguous()));
     }
+  }
+}
+
+TEST_CASE("a list of products of different sizes is each of them", "[ops][product]") {
+  for (auto [in, out] : kTypes) {
+    std::vector<Tensor> as, bs, cs;
+    std::vector<Product> list;
+    for (int64_t rows : {300, 0, 7, 1, 90}) {
+      as.push_back(random_tensor({1, rows, 130}, in, "a"));
+      bs.push_back(random_tensor({1, 130, 70}, in, format("b{}", rows)));
+      cs.push_back(Tensor::empty({1, rows, 70}, out));
+    }
+    for (size_t i = 0; i < as.size(); ++i)
+      list.push_back({matrix_view(cs[i]), matrix_view(as[i]), matrix_view(bs[i])});
+    products(list);
+    for (size_t i = 0; i < as.size(); ++i) REQUIRE(same_bits(cs[i], multiplied(as[i], bs[i], out)));
+  }
+  products({});
 }
 
 TEST_CASE("working memory of nested scopes does not overlap and is used again", "[ops][product]") {

@@ -66,10 +66,10 @@ class BackwardHead {
  private:
   void key_block(int64_t begin, int64_t end) {
     const int64_t count = end - begin, padded = round_up(count, kPanel<Packed>);
-    pack_transposed(keys_, head_.key, begin, count, head_.width, nullptr);
-    pack_transposed(values_, head_.value, begin, count, head_.width, padded_.kept);
+    pack_transposed(keys_, head_.key, begin, count, head_.width, kPanel<Packed>);
+    pack_transposed(values_, head_.value, begin, count, head_.width, kPanel<Packed>, padded_.kept);
     packed_keys_ = packed_count<Packed>(count);
-    pack_along_rows(keys_along_, head_.key, begin, count, head_.width, panels_, nullptr);
+    pack_along_rows(keys_along_, head_.key, begin, count, head_.width, panels_);
     std::fill_n(dkeys_, padded * panels_.padded, C{0});
     std::fill_n(dvalues_, padded * panels_.padded, C{0});
     for (int64_t q = 0; q < head_.queries; q += kQueryTile) {
@@ -95,8 +95,8 @@ class BackwardHead {
     const int64_t keys = range.end - range.begin, count = round_up(keys, kPanel<Packed>);
     pack_rows(queries_, head_.query, first, rows, head_.width);
     pack_rows(dys_, gradients_.dy, first, rows, head_.width);
-    pack_along_rows(queries_along_, head_.query, first, rows, head_.width, panels_, nullptr);
-    pack_along_rows(dys_along_, gradients_.dy, first, rows, head_.width, panels_, nullptr);
+    pack_along_rows(queries_along_, head_.query, first, rows, head_.width, panels_);
+    pack_along_rows(dys_along_, gradients_.dy, first, rows, head_.width, panels_);
     for (int64_t k = 0; k < count; k += kPanel<Packed>) {
       const int64_t panel = (offset + k) * packed_width_;
       tile_product(scores_ + k, row_, queries_, packed_width_, int64_t{1}, keys_ + panel, rows,

@@ -37,7 +37,7 @@ class ForwardHead {
       : head_(head), padded_(head, begin, end, scratch_), panels_(width_panels<C>(head.width)) {
     packed_width_ = packed_count<Packed>(head.width);
     keys_ = scratch_.take<Packed>(padded_.padded_keys * packed_width_);
-    pack_transposed(keys_, head.key, 0, head.keys, head.width, nullptr);
+    pack_transposed(keys_, head.key, 0, head.keys, head.width, kPanel<Packed>);
     packed_keys_ = packed_count<Packed>(head.keys);
     values_ = scratch_.take<Packed>(packed_keys_ * panels_.padded);
     pack_along_rows(values_, head.value, 0, head.keys, head.width, panels_, padded_.kept);

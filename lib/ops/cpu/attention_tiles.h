@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the forward and the backward pass of a head share (internal): packing rows of queries, keys
-// and values for tile_product, which keys a tile of queries can see, and the bias and segments of a
-// head padded to whole panels.
+// What the forward and the backward pass of a head share (internal): which keys a tile of queries
+// can see, and the bias and segments of a head padded to whole panels.
 #pragma once
 
 #include <algorithm>
@@ -12,117 +11,10 @@
 
 #include "lib/base/random_words.h"
 #include "lib/ops/cpu/attention_head.h"
-#include "lib/ops/cpu/tile_kernel.h"
+#include "lib/ops/cpu/pack.h"
 #include "lib/ops/scratch.h"
 
 namespace stmoe::inline STMOE_CPU_LEVEL {
-
-inline int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-template <class Packed>
-int64_t packed_count(int64_t count) {
-  return (count + kPackedDepth<Packed> - 1) / kPackedDepth<Packed>;
-}
-
-// Rows as the left operand of a product over their width: [rows, packed width].
-template <class Packed, class T>
-void pack_rows(Packed* out, HeadRows<const T> in, int64_t first, int64_t rows, int64_t width) {
-  const int64_t packed = packed_count<Packed>(width);
-  for (int64_t r = 0; r < rows; ++r, out += packed) {
-    const T* row = in[first + r];
-    if constexpr (std::is_same_v<Packed, Bf16Pair>) {
-      out[packed - 1] = {};
-      std::memcpy(out, row, static_cast<size_t>(width) * sizeof(T));
-    } else {
-      for (int64_t i = 0; i < width; ++i) out[i] = static_cast<Packed>(row[i]);
-    }
-  }
-}
-
-// The packed element at `at` of a row.
-template <class Packed, class T>
-Packed packed_element(const T* row, int64_t at, int64_t width) {
-  if constexpr (std::is_same_v<Packed, Bf16Pair>) {
-    const uint32_t high = 2 * at + 1 < width ? row[2 * at + 1].bits : 0;
-    return {row[2 * at].bits | high << 16};
-  } else {
-    return static_cast<Packed>(row[at]);
-  }
-}
-
-// Rows as the transposed right operand of a product over their width: panels of kPanel rows, each
-// [packed width, kPanel]. Rows beyond the last, and rows not kept (kept[r] == 0), are zero.
-template <class Packed, class T>
-void pack_transposed(Packed* out, HeadRows<const T> in, int64_t first, int64_t rows, int64_t width,
-                     const uint8_t* kept) {
-  using Word = TileSum<Packed>;
-  constexpr int64_t kWidth = kPanel<Packed>, kSquare = kLanes<Word>;
-  const int64_t packed = packed_count<Packed>(width);
-  // Squares of whole packed elements as they lie in memory are transposed in registers.
-  constexpr bool kIsInPlace = sizeof(Packed) == kPackedDepth<Packed> * sizeof(T);
-  const int64_t squares = kIsInPlace ? width / kPackedDepth<Packed> / kSquare * kSquare : 0;
-  const auto is_kept = [&](int64_t r) { return r < rows && (!kept || kept[first + r]); };
-  for (int64_t r = 0; r < round_up(rows, kWidth); r += kSquare) {
-    Packed* column = out + r / kWidth * packed * kWidth + r % kWidth;
-    for (int64_t i = 0; i < squares; i += kSquare) {
-      Vector<Word> words[kSquare];
-      for (int64_t j = 0; j < kSquare; ++j)
-        words[j] = is_kept(r + j) ? load(reinterpret_cast<const Word*>(in[first + r + j]) + i)
-                                  : Vector<Word>{};
-      transpose<Word>(words);
-      for (int64_t j = 0; j < kSquare; ++j)
-        store(reinterpret_cast<Word*>(column + (i + j) * kWidth), words[j]);
-    }
-    for (int64_t i = squares; i < packed; ++i)
-      for (int64_t j = 0; j < kSquare; ++j)
-        column[i * kWidth + j] =
-            is_kept(r + j) ? packed_element<Packed>(in[first + r + j], i, width) : Packed{};
-  }
-}
-
-// How the width d_kv is cut into panels when it is the width of a result.
-struct WidthPanels {
-  int vectors;     // of one panel
-  int64_t width;   // elements of one panel
-  int64_t count;   // panels
-  int64_t padded;  // count * width
-};
-template <class Sum>
-WidthPanels width_panels(int64_t width) {
-  int vectors = 1;
-  while (vectors < kTileVectors && vectors * kLanes<Sum> < width) vectors *= 2;
-  const int64_t panel = vectors * kLanes<Sum>, count = (width + panel - 1) / panel;
-  return {vectors, panel, count, count * panel};
-}
-
-// Rows as the right operand of a product along the rows: panels of the width, each [packed rows,
-// panel].
-template <class Packed, class T>
-void pack_along_rows(Packed* out, HeadRows<const T> in, int64_t first, int64_t rows, int64_t width,
-                     const WidthPanels& panels, const uint8_t* kept) {
-  constexpr int64_t kStep = kPackedDepth<Packed>;
-  for (int64_t p = 0; p < panels.count; ++p) {
-    const int64_t begin = p * panels.width, count = std::min(panels.width, width - begin);
-    for (int64_t r = 0; r < rows; r += kStep, out += panels.width) {
-      const auto is_kept = [&](int64_t row) { return row < rows && (!kept || kept[first + row]); };
-      const T* row = in[first + r] + begin;
-      if constexpr (std::is_same_v<Packed, Bf16Pair>) {
-        const uint32_t low_mask = is_kept(r) ? 0xFFFFu : 0,
-                       high_mask = is_kept(r + 1) ? 0xFFFFu : 0;
-        const T* next = r + 1 < rows ? in[first + r + 1] + begin : row;
-        for (int64_t j = 0; j < count; ++j)
-          out[j].bits = (row[j].bits & low_mask) | (next[j].bits & high_mask) << 16;
-      } else if (is_kept(r)) {
-        for (int64_t j = 0; j < count; ++j) out[j] = static_cast<Packed>(row[j]);
-      } else {
-        std::fill_n(out, count, Packed{});
-      }
-      std::fill(out + count, out + panels.width, Packed{});
-    }
-  }
-}
 
 // Segment ids as wide as the scores, so that they are compared lane by lane.
 template <class C>
