@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "apps/common/program.h"
+#include "lib/base/cpu_level.h"
 #include "lib/base/error.h"
 #include "lib/base/log.h"
 #include "lib/train/benchmark.h"
@@ -67,7 +68,8 @@ void run(const Arguments& arguments, const ProgramContext& context) {
     std::fputs(print_config(recipe).c_str(), stdout);
     return;
   }
-  log_info("[device] {} ({})", name_of(context.device), context.device_reason);
+  log_info("[device] {} ({}), CPU kernels for {}", name_of(context.device), context.device_reason,
+           name_of(cpu_level()));
   if (arguments.benchmark) {
     const bool has_trace = arguments.profile && !arguments.profile->empty();
     const BenchmarkResult result =

@@ -2,6 +2,7 @@
 #include "apps/common/version.h"
 
 #include "build_info.h"
+#include "lib/base/cpu_level.h"
 #include "lib/base/format.h"
 #include "lib/hdf5/version.h"
 
@@ -19,6 +20,7 @@ std::string version_report(const std::string& program) {
   line("git commit", kBuildCommit);
   line("build", format("{}, {}", kBuildType, kBuildCompiler));
   line("devices", is_cuda_built() ? "cpu, cuda" : "cpu");
+  line("CPU level", std::string(name_of(cpu_level())));
   line("MPI", mpi_version());
   line("HDF5", hdf5_version());
   text.pop_back();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/base/clock.h"
+#include "lib/base/cpu_level.h"
 #include "lib/base/threads.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -106,11 +107,11 @@ __attribute__((target("avx2,fma"))) double f64_avx2_loop() {
 Loop loop_for(DType dtype) {
 #if defined(__x86_64__)
   constexpr double kRun = 2.0 * kRounds * kSums, kRunAvx2 = 2.0 * kRounds * kSumsAvx2;
-  if (dtype == DType::bf16 && __builtin_cpu_supports("avx512bf16"))
-    return {bf16_avx512_loop, 32 * kRun};
-  if (__builtin_cpu_supports("avx512f"))
+  const CpuLevel level = cpu_level();
+  if (dtype == DType::bf16 && level >= CpuLevel::avx512_bf16) return {bf16_avx512_loop, 32 * kRun};
+  if (level >= CpuLevel::avx512)
     return dtype == DType::f64 ? Loop{f64_avx512_loop, 8 * kRun} : Loop{f32_avx512_loop, 16 * kRun};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+  if (level >= CpuLevel::avx2)
     return dtype == DType::f64 ? Loop{f64_avx2_loop, 4 * kRunAvx2}
                                : Loop{f32_avx2_loop, 8 * kRunAvx2};
 #endif

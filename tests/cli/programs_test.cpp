@@ -54,17 +54,32 @@ TEST_CASE("the flag --help goes to standard output with an example of every comm
   }
 }
 
-TEST_CASE("the flag --version tells version, commit, build, devices, MPI and HDF5",
+TEST_CASE("the flag --version tells version, commit, build, devices, CPU level, MPI and HDF5",
           "[cli][programs]") {
   for (const Program& program : kPrograms) {
     INFO(program.name);
     const ProcessOutcome outcome = run_process(program.name, {"--version"});
     CHECK(outcome.exit_code == 0);
     CHECK_THAT(outcome.output, Catch::StartsWith(program.name + " 0."));
-    for (const char* line :
-         {"\n  git commit ", "\n  build ", "\n  devices    cpu", "\n  MPI ", "\n  HDF5       1."})
+    for (const char* line : {"\n  git commit ", "\n  build ", "\n  devices    cpu",
+                             "\n  CPU level  ", "\n  MPI ", "\n  HDF5       1."})
       CHECK_THAT(outcome.output, Catch::Contains(line));
     CHECK(outcome.errors == "");
+  }
+}
+
+TEST_CASE("STMOE_CPU lowers the CPU level, and a wrong one ends with exit code 2",
+          "[cli][programs][cpu_level]") {
+  for (const Program& program : kPrograms) {
+    INFO(program.name);
+    RunningProcess lowered(program.name, {"--version"}, {.environment = {"STMOE_CPU=portable"}});
+    CHECK_THAT(lowered.wait().output, Catch::Contains("\n  CPU level  portable\n"));
+    RunningProcess wrong(program.name, {"--help"}, {.environment = {"STMOE_CPU=fast"}});
+    const ProcessOutcome outcome = wrong.wait();
+    CHECK(outcome.exit_code == 2);
+    CHECK_THAT(
+        outcome.errors,
+        Catch::StartsWith("error: STMOE_CPU: 'fast' is unknown; this processor has: portable"));
   }
 }
 

@@ -191,6 +191,18 @@ void check_reference(const OpCase& op_case, const std::vector<Tensor>& xs,
   }
 }
 
+// The kernels of every lower CPU level give nearly what those of this one gave.
+void check_levels(const OpCase& op_case, const std::vector<Tensor>& xs,
+                  const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
+  for (int level = 0; level < static_cast<int>(cpu_level()); ++level) {
+    INFO("at CPU level " << name_of(static_cast<CpuLevel>(level)));
+    CpuLevelScope scope(static_cast<CpuLevel>(level));
+    const Recorded lower = forward_and_backward(op_case, xs, dys, dtype);
+    require_close_all(lower.ys, plain.ys, op_case.tolerance.of(dtype));
+    require_close_all(lower.dxs, plain.dxs, op_case.gradient_tolerance.of(dtype));
+  }
+}
+
 // Every layout and thread count gives what the plain run gave.
 void check_variants(const OpCase& op_case, const std::vector<Tensor>& xs,
                     const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
@@ -236,6 +248,7 @@ void check_dtype(const OpCase& op_case, DType dtype) {
       require_close_all(plain.dxs, exact.dxs, op_case.gradient_tolerance.of(dtype));
     }
   }
+  check_levels(op_case, xs, dys, plain, dtype);
   check_variants(op_case, xs, dys, plain, dtype);
 }
 

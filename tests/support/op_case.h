@@ -69,6 +69,7 @@ struct OpCase {
 //  (each element of an input
 //    of up to 256, else four random directions);
 //  - f32, bf16: gradients against the f64 ones at the same values; their element types;
+//  - nearly the same from the kernels of every lower CPU level (lib/base/cpu_level.h);
 //  - inputs as transposed and as sliced views;
 //  - the same bits with one thread and with three.
 void check_op(const OpCase& op_case);
