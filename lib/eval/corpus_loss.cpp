@@ -5,8 +5,6 @@
 
 #include "lib/autograd/tape.h"
 #include "lib/base/log.h"
-#include "lib/ops/cross_entropy.h"
-#include "lib/ops/reshape.h"
 #include "lib/tensor/arena.h"
 
 namespace stmoe {
@@ -22,11 +20,11 @@ void add_batch(CorpusLoss& total, const EncoderDecoder& model, const Batch& batc
   NoGradScope no_grad;
   ForwardContext context;
   context.compute = compute;
-  const ModelOutputs outputs = model.forward({batch.encoder_tokens_BL, batch.encoder_segments_BL,
-                                              batch.decoder_inputs_BT, batch.decoder_segments_BT},
-                                             context);
-  const Var logits_NV = reshape(outputs.logits_BTV, {-1, outputs.logits_BTV.dim(2)});
-  const CrossEntropy loss = cross_entropy(logits_NV, batch.targets_BT.reshape({-1}), {});
+  const ModelOutputs outputs =
+      model.forward_hidden({batch.encoder_tokens_BL, batch.encoder_segments_BL,
+                            batch.decoder_inputs_BT, batch.decoder_segments_BT},
+                           context);
+  const CrossEntropy loss = model.loss(outputs.decoder_BTD, batch.targets_BT, {});
   const int64_t rows = batch.targets_BT.dim(0);
   total.dropped_fraction += static_cast<double>(rows) * mean_dropped_fraction(outputs.routing);
   total.num_sequences += rows;

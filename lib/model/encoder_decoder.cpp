@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "lib/ops/add.h"
+#include "lib/ops/linear_cross_entropy.h"
+#include "lib/ops/reshape.h"
 
 namespace stmoe {
 namespace {
@@ -53,8 +55,28 @@ Var EncoderDecoder::logits(const Var& h) const {
   return embedding_.logits(scale(h, logits_factor_), dtype);
 }
 
+CrossEntropy EncoderDecoder::loss(const Var& decoder_BTD, const Tensor& targets_BT,
+                                  const CrossEntropyOptions& options,
+                                  double expected_gradient) const {
+  LinearCrossEntropyOptions all;
+  all.loss = options;
+  all.factor = logits_ ? 1.0 : logits_factor_;
+  all.is_transposed = !logits_;
+  all.expected_gradient = expected_gradient;
+  const Var h_ND = reshape(decoder_BTD, {-1, decoder_BTD.dim(2)});
+  return linear_cross_entropy(h_ND, logits_ ? logits_->kernel() : embedding_.table(),
+                              targets_BT.contiguous().reshape({-1}), all);
+}
+
 ModelOutputs EncoderDecoder::forward(const ModelInputs& inputs,
                                      const ForwardContext& context) const {
+  ModelOutputs outputs = forward_hidden(inputs, context);
+  outputs.logits_BTV = logits(outputs.decoder_BTD);
+  return outputs;
+}
+
+ModelOutputs EncoderDecoder::forward_hidden(const ModelInputs& inputs,
+                                            const ForwardContext& context) const {
   STMOE_CHECK(inputs.encoder_tokens_BL.rank() == 2 && inputs.decoder_inputs_BT.rank() == 2 &&
                   inputs.encoder_tokens_BL.dim(0) == inputs.decoder_inputs_BT.dim(0),
               "model: encoder tokens {}, decoder inputs {}",
@@ -62,10 +84,9 @@ ModelOutputs EncoderDecoder::forward(const ModelInputs& inputs,
   RoutingRecord record;
   const EncoderView encoder =
       encode(inputs.encoder_tokens_BL, inputs.encoder_segments_BL, context, record);
-  const Var h_BTD = decoder_.forward(embed(inputs.decoder_inputs_BT, context),
-                                     inputs.decoder_segments_BT, encoder, context, record);
   ModelOutputs outputs;
-  outputs.logits_BTV = logits(h_BTD);
+  outputs.decoder_BTD = decoder_.forward(embed(inputs.decoder_inputs_BT, context),
+                                         inputs.decoder_segments_BT, encoder, context, record);
   outputs.encoder_BLD = encoder.encoder_BLD;
   outputs.load_balance_loss = mean(record.load_balance_losses);
   outputs.router_z_loss = mean(record.router_z_losses);

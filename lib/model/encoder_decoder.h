@@ -6,6 +6,7 @@
 
 #include "lib/model/stack.h"
 #include "lib/nn/embedding.h"
+#include "lib/ops/cross_entropy.h"
 
 namespace stmoe {
 
@@ -18,7 +19,8 @@ struct ModelInputs {
 };
 
 struct ModelOutputs {
-  Var logits_BTV;  // f32 (f64)
+  Var logits_BTV;   // f32 (f64); undefined after forward_hidden
+  Var decoder_BTD;  // what the logits are made of
   Var encoder_BLD;
   Var load_balance_loss,
       router_z_loss;  // mean over the sparse layers of both stacks; undefined in a dense model
@@ -32,6 +34,12 @@ class EncoderDecoder {
   EncoderDecoder(const ModelConfig& model, const MoeConfig& moe, ParameterStore& store);
 
   ModelOutputs forward(const ModelInputs& inputs, const ForwardContext& context) const;
+  // Everything but the logits.
+  ModelOutputs forward_hidden(const ModelInputs& inputs, const ForwardContext& context) const;
+  // The loss of what forward_hidden gives, without ever holding all logits; targets_BT i32, 0 does
+  // not count. `expected_gradient`: see ops/linear_cross_entropy.h.
+  CrossEntropy loss(const Var& decoder_BTD, const Tensor& targets_BT,
+                    const CrossEntropyOptions& options, double expected_gradient = 1) const;
 
   // The parts of forward, for decoding (decoder_state.h).
   EncoderView encode(const Tensor& tokens_BL, const Tensor& segments_BL,

@@ -18,6 +18,7 @@ class Embedding {
   Var forward(const Tensor& ids, DType dtype) const { return embedding(table_VD_, ids, dtype); }
   // h [..., D] -> scores of all tokens [..., V] in `dtype`.
   Var logits(const Var& h, DType dtype) const { return linear_transposed(h, table_VD_, dtype); }
+  const Var& table() const { return table_VD_; }
 
  private:
   Var table_VD_;

@@ -15,6 +15,7 @@ class Linear {
   Var forward(const Var& x, std::optional<DType> result = std::nullopt) const {
     return linear(x, kernel_IO_, result);
   }
+  const Var& kernel() const { return kernel_IO_; }
 
  private:
   Var kernel_IO_;

@@ -13,21 +13,37 @@ void check_arguments(const Var& logits_NV, const Tensor& targets_N,
       logits_NV.rank() == 2 && (logits_NV.dtype() == DType::f32 || logits_NV.dtype() == DType::f64),
       "cross_entropy: logits are {} {}, expected f32 or f64 [tokens, vocabulary]",
       name_of(logits_NV.dtype()), logits_NV.shape().text());
-  STMOE_CHECK(targets_N.shape() == Shape{logits_NV.dim(0)} && targets_N.dtype() == DType::i32,
-              "cross_entropy: targets are {} {}, expected i32 [{}]", name_of(targets_N.dtype()),
-              targets_N.shape().text(), logits_NV.dim(0));
-  STMOE_CHECK(options.label_smoothing >= 0 && options.label_smoothing < 1 && options.z_loss >= 0,
-              "cross_entropy: label smoothing {}, z-loss {}", options.label_smoothing,
-              options.z_loss);
+  STMOE_CHECK(targets_N.shape() == Shape{logits_NV.dim(0)},
+              "cross_entropy: targets are {}, expected [{}]", targets_N.shape().text(),
+              logits_NV.dim(0));
+  check_loss_options("cross_entropy", targets_N, logits_NV.dim(1), options);
 }
 
-CrossEntropyRows empty_rows(int64_t count, Device device) {
+}  // namespace
+
+void check_loss_options(const char* op, const Tensor& targets_N, int64_t vocabulary,
+                        const CrossEntropyOptions& options) {
+  STMOE_CHECK(options.label_smoothing >= 0 && options.label_smoothing < 1 && options.z_loss >= 0,
+              "{}: label smoothing {}, z-loss {}", op, options.label_smoothing, options.z_loss);
+  STMOE_CHECK(targets_N.dtype() == DType::i32, "{}: targets are {}, expected i32", op,
+              name_of(targets_N.dtype()));
+  for (int32_t target : targets_N.contiguous().span<int32_t>())
+    STMOE_CHECK(target >= 0 && target < vocabulary, "{}: target {}, the vocabulary has {} entries",
+                op, target, vocabulary);
+}
+
+CrossEntropyRows empty_loss_rows(int64_t count, Device device) {
   auto make = [&](DType dtype) { return Tensor::empty({count}, dtype, device); };
   return {make(DType::f64), make(DType::f64), make(DType::f64), make(DType::f64), make(DType::u8)};
 }
 
-// Sums over the rows, in their order; throws when a target is not a row of the vocabulary.
-CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, Tensor total) {
+CrossEntropyRows slice_rows(const CrossEntropyRows& rows, int64_t begin, int64_t end) {
+  auto part = [=](const Tensor& values) { return values.slice(0, begin, end); };
+  return {part(rows.loss_N), part(rows.cross_entropy_N), part(rows.max_N), part(rows.log_z_N),
+          part(rows.is_correct_N)};
+}
+
+CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, const Tensor& total) {
   CrossEntropy result;
   const auto targets = targets_N.span<int32_t>();
   const auto loss = rows.loss_N.span<double>(), nats = rows.cross_entropy_N.span<double>();
@@ -40,20 +56,16 @@ CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, Tenso
     result.num_correct += is_correct[n];
   }
   total.fill(sum);
+  result.total = Var(total);
   return result;
 }
-
-}  // namespace
 
 CrossEntropy cross_entropy(const Var& logits_NV, const Tensor& targets_N,
                            const CrossEntropyOptions& options) {
   OpScope scope("cross_entropy", OpScope::Pass::forward);
   check_arguments(logits_NV, targets_N, options);
   const Tensor logits = logits_NV.value().contiguous(), targets = targets_N.contiguous();
-  for (int32_t target : targets.span<int32_t>())
-    STMOE_CHECK(target >= 0 && target < logits.dim(1),
-                "cross_entropy: target {}, the vocabulary has {} entries", target, logits.dim(1));
-  const CrossEntropyRows rows = empty_rows(logits.dim(0), logits.device());
+  const CrossEntropyRows rows = empty_loss_rows(logits.dim(0), logits.device());
   const Tensor total = Tensor::empty({1}, logits.dtype(), logits.device());
   kernels<CrossEntropyKernels>(logits.device()).forward(rows, logits, targets, options);
   CrossEntropy result = add_up(rows, targets, total);

@@ -26,6 +26,10 @@ struct CrossEntropyKernels {
   static constexpr const char* kOp = "cross_entropy";
   void (*forward)(const CrossEntropyRows& rows, const Tensor& logits_NV, const Tensor& targets_N,
                   const CrossEntropyOptions& options);
+  // Both in one reading of the logits, which are used up: dlogits may be them, or bf16.
+  void (*forward_and_gradient)(const CrossEntropyRows& rows, const Tensor& dlogits_NV,
+                               const Tensor& logits_NV, const Tensor& targets_N, double dtotal,
+                               const CrossEntropyOptions& options);
   // dlogits may be logits; dtotal has one element.
   void (*backward)(const Tensor& dlogits_NV, const Tensor& dtotal, const Tensor& logits_NV,
                    const Tensor& targets_N, const CrossEntropyRows& rows,
@@ -44,5 +48,13 @@ struct CrossEntropy {
 // made.
 CrossEntropy cross_entropy(const Var& logits_NV, const Tensor& targets_N,
                            const CrossEntropyOptions& options);
+
+// For ops that contain this one.
+void check_loss_options(const char* op, const Tensor& targets_N, int64_t vocabulary,
+                        const CrossEntropyOptions& options);
+CrossEntropyRows empty_loss_rows(int64_t count, Device device);
+CrossEntropyRows slice_rows(const CrossEntropyRows& rows, int64_t begin, int64_t end);
+// The sums over the rows, in their order; `total` is written and returned as the total, a constant.
+CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, const Tensor& total);
 
 }  // namespace stmoe

@@ -3,8 +3,6 @@
 
 #include "lib/autograd/tape.h"
 #include "lib/ops/add.h"
-#include "lib/ops/cross_entropy.h"
-#include "lib/ops/reshape.h"
 
 namespace stmoe {
 namespace {
@@ -16,12 +14,6 @@ Tensor rows(const Tensor& tensor, int64_t begin, int64_t end) {
 ModelInputs inputs_of(const Batch& batch, int64_t begin, int64_t end) {
   return {rows(batch.encoder_tokens_BL, begin, end), rows(batch.encoder_segments_BL, begin, end),
           rows(batch.decoder_inputs_BT, begin, end), rows(batch.decoder_segments_BT, begin, end)};
-}
-
-CrossEntropy language_loss(const ModelOutputs& outputs, const Tensor& targets_BT,
-                           const CrossEntropyOptions& options) {
-  const Var& logits = outputs.logits_BTV;
-  return cross_entropy(reshape(logits, {-1, logits.dim(-1)}), targets_BT.reshape({-1}), options);
 }
 
 // Adds what a micro-batch of `share` of the rows says about routing.
@@ -65,10 +57,10 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
     context.key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("train").fold(
         static_cast<uint64_t>(step));
     context.first_row = begin;
-    ModelOutputs outputs = model.forward(inputs_of(batch, begin, end), context);
+    ModelOutputs outputs = model.forward_hidden(inputs_of(batch, begin, end), context);
     const CrossEntropy language =
-        language_loss(outputs, rows(batch.targets_BT, begin, end),
-                      {recipe.train.z_loss, recipe.train.label_smoothing});
+        model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end),
+                   {recipe.train.z_loss, recipe.train.label_smoothing}, 1.0 / normalizer);
     std::vector<Var> terms = {language.total};
     std::vector<double> coefficients = {1.0 / normalizer};
     if (!outputs.routing.empty()) {
@@ -80,8 +72,7 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
     losses.total_loss += total.value().item();
     add_language(losses, language);
     add_routing(losses, outputs, share);
-    outputs = {};  // nobody else holds the logits now: their gradient takes their place
-    terms.clear();
+    outputs = {};  // what no op keeps is released
     backward(total);
   }
   return losses;
@@ -92,10 +83,10 @@ StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, co
   ForwardContext context;
   context.compute = parse_dtype(recipe.precision.compute);
   const ModelOutputs outputs =
-      model.forward(inputs_of(batch, 0, batch.encoder_tokens_BL.dim(0)), context);
+      model.forward_hidden(inputs_of(batch, 0, batch.encoder_tokens_BL.dim(0)), context);
   StepLosses losses;
   losses.input_tokens = batch.num_input_tokens;
-  add_language(losses, language_loss(outputs, batch.targets_BT, {}));
+  add_language(losses, model.loss(outputs.decoder_BTD, batch.targets_BT, {}));
   add_routing(losses, outputs, 1.0);
   return losses;
 }

@@ -141,6 +141,36 @@ TEST_CASE("recomputed blocks give the same bits", "[model][recompute]") {
   }
 }
 
+TEST_CASE("the loss without logits is the loss of the logits, with the same gradients", "[model]") {
+  for (ModelConfig config : generations()) {
+    std::vector<std::vector<Tensor>> gradients;
+    std::vector<CrossEntropy> losses;
+    for (bool has_logits : {true, false}) {
+      ParameterStore store(RandomKey{1}, DType::f64);
+      const EncoderDecoder model(config, test::no_experts(), store);
+      Batch batch = random_batch(3, 9, 6, config.vocabulary_size, 2);
+      batch.targets_BT = batch.targets_BT.clone();
+      batch.targets_BT.data<int32_t>()[4] = 0;
+      if (has_logits) {
+        const ModelOutputs outputs = model.forward(batch.inputs, f64_context(false));
+        losses.push_back(test::loss_of(outputs.logits_BTV, batch.targets_BT));
+      } else {
+        const ModelOutputs outputs = model.forward_hidden(batch.inputs, f64_context(false));
+        CHECK_FALSE(outputs.logits_BTV.defined());
+        losses.push_back(model.loss(outputs.decoder_BTD, batch.targets_BT, {}));
+      }
+      backward(losses.back().total);
+      gradients.emplace_back();
+      for (const Parameter& parameter : store.parameters())
+        gradients.back().push_back(parameter.value.grad());
+    }
+    test::require_close(losses[1].cross_entropy, losses[0].cross_entropy, {0, 1e-12});
+    CHECK(losses[1].num_targets == losses[0].num_targets);
+    for (size_t i = 0; i < gradients[0].size(); ++i)
+      test::require_close(gradients[1][i], gradients[0][i], {1e-10, 1e-10});
+  }
+}
+
 TEST_CASE("the bits do not depend on the number of threads", "[model][threads]") {
   ModelConfig config = test::tiny_dense();
   config.d_model = 64;
