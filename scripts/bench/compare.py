@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """stmoe and Hugging Face Transformers side by side: the rows of docs/benchmarks/cpu.md.
 
-    python3.11 -m venv ENV && ENV/bin/pip install -r scripts/bench/requirements.txt
+    python3.11 -m venv ENV; ENV/bin/pip install -r scripts/bench/requirements.txt
     apt-get install libtcmalloc-minimal4 libomp5          # what makes the rival fast; a C compiler for the stub below
     scripts/bench/compare.py --stmoe build/release/bin/stmoe-pretrain --python ENV/bin/python
 
