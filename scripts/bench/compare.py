@@ -10,7 +10,8 @@ For each row: stmoe writes its starting weights and tokens, both compute the fir
 and then whole training steps are timed in turn, ours, rival, ours, ...: a fresh process each, the median of the rounds. Memory is the
 largest resident set of a process, as the system counts it. All rows take about 20 minutes; --rows takes some.
 
-The rival is tuned (`compare.py tune ROW` times the settings below one by one):
+The rival is tuned (`compare.py tune ROW` times its settings one by one; the rows named -plain stop before the preloaded
+allocator and the stub):
   - tcmalloc for its memory, LLVM's OpenMP runtime with short spinning and pinned threads;
   - MKL, PyTorch's f32 products, gives other makers' processors AVX2 where it has AVX-512: a stub of one function
     (mkl_serv_intel_cpu_true) doubles its f32 products on this one;
@@ -34,16 +35,19 @@ RECIPES = HERE.parent.parent / "recipes" / "bench"
 STUB = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
 MIB = 1024 * 1024
 
-# name: (recipe, our precision, the rival's precision, ratio asked, timed steps)
+PLAIN, TUNED = "and transformers' Adafactor", "and AVX-512 in MKL: tuned"
+# name: (recipe, our precision, the rival's precision and setting, ratio asked, timed steps, rounds)
 AGAINST_RIVAL = {
-    "105m-f32": ("bench-switch-105m", "f32", "f32", 2.0, 5),
-    "105m-bf16": ("bench-switch-105m", "bf16", "bf16", 2.0, 5),
-    "105m-bf16-weights": ("bench-switch-105m", "bf16", "bf16-weights", 2.0, 5),
-    "switch-base-8": ("bench-switch-base-8", "bf16", "bf16", 2.0, 2),
-    "switch-base-8-weights": ("bench-switch-base-8", "bf16", "bf16-weights", 2.0, 2),
-    "t5-base-f32": ("bench-t5-base", "f32", "f32", 1.5, 2),
-    "t5-base-bf16": ("bench-t5-base", "bf16", "bf16", 1.5, 2),
-    "t5-base-bf16-weights": ("bench-t5-base", "bf16", "bf16-weights", 1.5, 2),
+    "105m-f32": ("bench-switch-105m", "f32", "f32", TUNED, 2.0, 3, 3),
+    "105m-f32-plain": ("bench-switch-105m", "f32", "f32", PLAIN, 2.0, 3, 2),
+    "105m-bf16": ("bench-switch-105m", "bf16", "bf16", TUNED, 2.0, 3, 3),
+    "105m-bf16-plain": ("bench-switch-105m", "bf16", "bf16", PLAIN, 2.0, 3, 2),
+    "105m-bf16-weights": ("bench-switch-105m", "bf16", "bf16-weights", TUNED, 2.0, 3, 2),
+    "switch-base-8": ("bench-switch-base-8", "bf16", "bf16", TUNED, 2.0, 2, 2),
+    "switch-base-8-weights": ("bench-switch-base-8", "bf16", "bf16-weights", TUNED, 2.0, 2, 2),
+    "t5-base-f32": ("bench-t5-base", "f32", "f32", TUNED, 1.5, 2, 2),
+    "t5-base-bf16": ("bench-t5-base", "bf16", "bf16", TUNED, 1.5, 2, 2),
+    "t5-base-bf16-weights": ("bench-t5-base", "bf16", "bf16-weights", TUNED, 1.5, 2, 2),
 }
 # name: (recipe, settings of both, baseline recipe, largest ratio of time per token)
 AGAINST_OURS = {
@@ -55,7 +59,7 @@ AGAINST_OURS = {
     ]
     for precision in ("f32", "bf16")
 }
-OPTIONAL = {"switch-base-8-weights", "t5-base-bf16-weights", "experts-batch-32-f32"}  # named in --rows only
+OPTIONAL = {"experts-f32", "switch-base-8-weights", "t5-base-bf16-weights", "experts-batch-32-f32"}  # named in --rows only
 TOLERANCE = {"f32": 1e-5, "bf16": 1e-2}
 
 
@@ -76,18 +80,20 @@ def preload(libraries: list, folder: pathlib.Path) -> list:
 
 
 OPENMP = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
-TUNED = (["stub", "iomp5", "tcmalloc_minimal"], OPENMP, [])
+ALL_LIBRARIES = ["stub", "iomp5", "tcmalloc_minimal"]
 # name: (libraries, environment, flags of rival.py), from the defaults to the setting that rows use, then what was slower
 SETTINGS = {
     "defaults": ([], {}, ["--optimizer", "torch"]),
     "passive waiting": ([], {"OMP_WAIT_POLICY": "passive"}, ["--optimizer", "torch"]),
-    "AVX-512 in MKL": (["stub"], {}, ["--optimizer", "torch"]),
-    "and tcmalloc": (["stub", "tcmalloc_minimal"], {}, ["--optimizer", "torch"]),
-    "and LLVM's OpenMP": (["stub", "iomp5", "tcmalloc_minimal"], OPENMP, ["--optimizer", "torch"]),
-    "and transformers' Adafactor: tuned": TUNED,
+    "LLVM's OpenMP": (["iomp5"], OPENMP, ["--optimizer", "torch"]),
+    "and transformers' Adafactor": (["iomp5"], OPENMP, []),
+    "and tcmalloc": (["iomp5", "tcmalloc_minimal"], OPENMP, []),
+    "and AVX-512 in MKL: tuned": (ALL_LIBRARIES, OPENMP, []),
     "tuned, jemalloc for tcmalloc": (["stub", "iomp5", "jemalloc"], OPENMP, []),
-    "tuned, sdpa": TUNED[:2] + (["--attention", "sdpa"],),
-    "tuned, torch.compile": TUNED[:2] + (["--compile"],),
+    "tuned, torch's Adafactor": (ALL_LIBRARIES, OPENMP, ["--optimizer", "torch"]),
+    "tuned, sdpa": (ALL_LIBRARIES, OPENMP, ["--attention", "sdpa"]),
+    "tuned, torch.compile": (ALL_LIBRARIES, OPENMP, ["--compile"]),
+    "torch.compile, no library preloaded": ([], {}, ["--compile"]),
 }
 
 
@@ -118,14 +124,14 @@ class Runner:
             command += ["--set", setting]
         return self.run(command + (["--output", output] if output else []), {})
 
-    def rival(self, file: pathlib.Path, precision: str, dropout: float, steps: int, setting=TUNED, flags=()) -> dict:
-        names, environment, own_flags = setting
+    def rival(self, file: pathlib.Path, precision: str, setting: str, steps: int, flags=()) -> dict:
+        names, environment, own_flags = SETTINGS[setting]
         if tuple(names) not in self.libraries:
             self.libraries[tuple(names)] = preload(names, self.folder)
         environment = {"OMP_NUM_THREADS": str(self.arguments.threads)} | environment
         if self.libraries[tuple(names)]:
             environment["LD_PRELOAD"] = ":".join(self.libraries[tuple(names)])
-        return self.run([self.arguments.python, HERE / "rival.py", file, "--precision", precision, "--dropout", dropout,
+        return self.run([self.arguments.python, HERE / "rival.py", file, "--precision", precision, "--dropout", 0.1,
                          "--steps", steps, "--threads", self.arguments.threads, *own_flags, *flags], environment)
 
     def start(self, recipe: str, precision: str) -> tuple:
@@ -146,12 +152,12 @@ def verdict(value: float, asked: float, at_least: bool) -> str:
 
 
 def compare_row(runner: Runner, name: str) -> dict:
-    recipe, precision, rival_precision, asked, steps = AGAINST_RIVAL[name]
+    recipe, precision, rival_precision, setting, asked, steps, rounds = AGAINST_RIVAL[name]
     file, first_loss = runner.start(recipe, precision)
     ours, rival = [], []
-    for number in range(runner.arguments.rounds):
+    for number in range(runner.arguments.rounds or rounds):
         ours.append(runner.ours(recipe, [f"precision.compute={precision}"], steps))
-        rival.append(runner.rival(file, rival_precision, 0.1, steps, flags=["--no-check"] if number else []))
+        rival.append(runner.rival(file, rival_precision, setting, steps, ["--no-check"] if number else []))
         print(f"# {name}, round {number + 1}: {ours[-1]['tokens_per_second']:.0f} and "
               f"{rival[-1]['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
     file.unlink()
@@ -171,7 +177,7 @@ def compare_row(runner: Runner, name: str) -> dict:
 def own_row(runner: Runner, name: str) -> dict:
     recipe, settings, base, most = AGAINST_OURS[name]
     results, baseline = [], []
-    for _ in range(runner.arguments.rounds):
+    for _ in range(runner.arguments.rounds or 2):
         results.append(runner.ours(recipe, settings, 3))
         baseline.append(runner.ours(base, settings, 3))
     seconds, base_seconds = median(results, "seconds_per_step"), median(baseline, "seconds_per_step")
@@ -183,12 +189,12 @@ def own_row(runner: Runner, name: str) -> dict:
 
 
 def tune(runner: Runner, name: str) -> list:
-    recipe, precision, rival_precision, _, steps = AGAINST_RIVAL[name]
+    recipe, precision, rival_precision, _, _, steps, _ = AGAINST_RIVAL[name]
     file, _ = runner.start(recipe, precision)
     results = []
     print(f"\n| {name}, rival's setting | tokens/s | peak memory, MiB |\n| --- | ---: | ---: |")
-    for label, setting in SETTINGS.items():
-        result = runner.rival(file, rival_precision, 0.1, steps, setting, ["--no-check"])
+    for label in SETTINGS:
+        result = runner.rival(file, rival_precision, label, steps, ["--no-check"])
         print(f"| {label} | {result['tokens_per_second']:.0f} | {result['resident_bytes'] / MIB:.0f} |", flush=True)
         results.append({"setting": label, "result": result})
     file.unlink()
@@ -207,7 +213,7 @@ def main() -> None:
     parser.add_argument("--stmoe", required=True, help="stmoe-pretrain")
     parser.add_argument("--python", default=sys.executable, help="a Python with requirements.txt")
     parser.add_argument("--rows", help="comma-separated; default: all but " + ", ".join(sorted(OPTIONAL)))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="default: 3 or 2, by row")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--realtime", action="store_true", help="chrt -f 1, for a machine with other work")
     parser.add_argument("--json", type=pathlib.Path, help="write every run's figures there")
@@ -219,7 +225,7 @@ def main() -> None:
         sys.exit(f"unknown rows {unknown or arguments.row}; there are {', '.join(everything)}")
 
     version = subprocess.run([arguments.stmoe, "--version"], capture_output=True, text=True, check=True).stdout
-    print(f"{datetime.date.today()}, {machine()}, {arguments.threads} threads, median of {arguments.rounds} rounds"
+    print(f"{datetime.date.today()}, {machine()}, {arguments.threads} threads"
           f"{', real-time priority' if arguments.realtime else ''}\n\n```\n{version.strip()}\n```")
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(arguments, pathlib.Path(folder))
