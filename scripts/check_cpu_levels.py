@@ -87,7 +87,7 @@ def main():
     references = list(cross_references(map_file))
     if not any(level_of(file) for _, files in references for file in files):
         raise SystemExit(f"{map_file}: no object of a level is part of the program")
-    functions = {line.split()[2] for line in run("nm", executable).splitlines() if re.match(r"\S+ [TtWwiu] ", line)}
+    functions = {line.split()[2] for line in run("nm", executable).splitlines() if re.match(r"\S+ [TtWwi] ", line)}
     exported = {line.split()[2] for line in run("nm", "-D", "--defined-only", executable).splitlines()}
     problems = wrong_owners(references, functions) + visible_symbols(references, exported) + early_instructions(objects)
     for problem in problems:
