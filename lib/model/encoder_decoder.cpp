@@ -46,7 +46,8 @@ EncoderDecoder::EncoderDecoder(const ModelConfig& model, const MoeConfig& moe,
 EncoderView EncoderDecoder::encode(const Tensor& tokens_BL, const Tensor& segments_BL,
                                    const ForwardContext& context, RoutingRecord& record) const {
   const Tensor segments = segments_BL.defined() ? segments_BL : nonzero(tokens_BL);
-  return {encoder_.forward(embed(tokens_BL, context), segments, context, record), segments};
+  const Var x_BLD = embed(tokens_BL, context, encoder_.input_dropout(context));
+  return {encoder_.forward(x_BLD, segments, context, record), segments};
 }
 
 Var EncoderDecoder::logits(const Var& h) const {
@@ -85,8 +86,9 @@ ModelOutputs EncoderDecoder::forward_hidden(const ModelInputs& inputs,
   const EncoderView encoder =
       encode(inputs.encoder_tokens_BL, inputs.encoder_segments_BL, context, record);
   ModelOutputs outputs;
-  outputs.decoder_BTD = decoder_.forward(embed(inputs.decoder_inputs_BT, context),
-                                         inputs.decoder_segments_BT, encoder, context, record);
+  const Var x_BTD = embed(inputs.decoder_inputs_BT, context, decoder_.input_dropout(context));
+  outputs.decoder_BTD =
+      decoder_.forward(x_BTD, inputs.decoder_segments_BT, encoder, context, record);
   outputs.encoder_BLD = encoder.encoder_BLD;
   outputs.load_balance_loss = mean(record.load_balance_losses);
   outputs.router_z_loss = mean(record.router_z_losses);

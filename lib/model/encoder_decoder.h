@@ -44,8 +44,9 @@ class EncoderDecoder {
   // The parts of forward, for decoding (decoder_state.h).
   EncoderView encode(const Tensor& tokens_BL, const Tensor& segments_BL,
                      const ForwardContext& context, RoutingRecord& record) const;
-  Var embed(const Tensor& tokens, const ForwardContext& context) const {
-    return embedding_.forward(tokens, context.compute);
+  Var embed(const Tensor& tokens, const ForwardContext& context,
+            const Dropout& dropout = {}) const {
+    return embedding_.forward(tokens, context.compute, dropout);
   }
   const DecoderStack& decoder() const { return decoder_; }
   // h [..., D], the decoder's output -> [..., V] in f32 (f64).

@@ -116,7 +116,7 @@ Var EncoderStack::forward(const Var& x_BLD, const Tensor& segments_BL,
                           const ForwardContext& context, RoutingRecord& record) const {
   const PositionBias bias = relative_bias_.forward(x_BLD.dim(1));
   const Tensor mask_BL = nonzero(segments_BL);
-  Residual y = {input_dropout_.forward(x_BLD, context), {}, {}};
+  Residual y = {x_BLD, {}, {}};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
     auto run = [&block, segments_BL, mask_BL, context, first = bias.first_relative](
@@ -158,7 +158,7 @@ Var DecoderStack::forward(const Var& x_BTD, const Tensor& segments_BT, const Enc
       segments_BT.defined() ? segments_BT
                             : Tensor::full({x_BTD.dim(0), x_BTD.dim(1)}, DType::i32, 1.0);
   const AttentionView cross = cross_view(query_segments_BT, encoder.segments_BL);
-  Residual y = {input_dropout_.forward(x_BTD, context), {}, {}};
+  Residual y = {x_BTD, {}, {}};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
     auto run = [&block, segments_BT, mask_BT, cross, context, first = bias.first_relative](

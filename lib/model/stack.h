@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The encoder's and the decoder's blocks with what surrounds them: embedding dropout, relative
-// bias, final norm. Pre-norm residual (T5):
+// The encoder's and the decoder's blocks with what surrounds them: relative bias, final norm, and
+// the dropout of what comes in, which the embedding applies. Pre-norm residual (T5):
 //   encoder block:  x += dropout(SelfAttn(norm(x)));  x += dropout(FFN(norm(x)))
 //   decoder block:  ... self, then x += dropout(CrossAttn(norm(x), encoder)), then FFN
 //   stack end:      y = dropout(final_norm(x))
@@ -35,7 +35,12 @@ class EncoderStack {
  public:
   EncoderStack(const ParameterScope& scope, const ModelConfig& model, const MoeConfig& moe,
                const InitialValues& initial);
-  // x_BLD embedded tokens; segments_BL i32, 0 is padding. Returns the normalised output.
+  // Of the embedded tokens.
+  Dropout input_dropout(const ForwardContext& context) const {
+    return input_dropout_.options(context);
+  }
+  // x_BLD embedded tokens, dropped out; segments_BL i32, 0 is padding. Returns the normalised
+  // output.
   Var forward(const Var& x_BLD, const Tensor& segments_BL, const ForwardContext& context,
               RoutingRecord& record) const;
 
@@ -62,7 +67,12 @@ class DecoderStack {
  public:
   DecoderStack(const ParameterScope& scope, const ModelConfig& model, const MoeConfig& moe,
                const InitialValues& initial);
-  // x_BTD embedded tokens; segments_BT i32 or undefined (no packing: every position is real).
+  // Of the embedded tokens.
+  Dropout input_dropout(const ForwardContext& context) const {
+    return input_dropout_.options(context);
+  }
+  // x_BTD embedded tokens, dropped out; segments_BT i32 or undefined (no packing: every position is
+  // real).
   Var forward(const Var& x_BTD, const Tensor& segments_BT, const EncoderView& encoder,
               const ForwardContext& context, RoutingRecord& record) const;
 

@@ -15,7 +15,9 @@ class Embedding {
             const Initializer& initializer)
       : table_VD_(scope.create("embedding", {vocabulary_size, width}, initializer)) {}
   // ids i32 [...] -> [..., D] in `dtype`.
-  Var forward(const Tensor& ids, DType dtype) const { return embedding(table_VD_, ids, dtype); }
+  Var forward(const Tensor& ids, DType dtype, const Dropout& dropout = {}) const {
+    return embedding(table_VD_, ids, dtype, dropout);
+  }
   // h [..., D] -> scores of all tokens [..., V] in `dtype`.
   Var logits(const Var& h, DType dtype) const { return linear_transposed(h, table_VD_, dtype); }
   const Var& table() const { return table_VD_; }

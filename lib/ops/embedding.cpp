@@ -16,7 +16,7 @@ void check_ids(const Tensor& ids, int64_t vocabulary) {
 
 }  // namespace
 
-Var embedding(const Var& table_VD, const Tensor& ids, DType dtype) {
+Var embedding(const Var& table_VD, const Tensor& ids, DType dtype, const Dropout& dropout) {
   OpScope scope("embedding", OpScope::Pass::forward);
   STMOE_CHECK(table_VD.rank() == 2 && is_floating(table_VD.dtype()) && is_floating(dtype),
               "embedding: table is {} {}, result {}", name_of(table_VD.dtype()),
@@ -27,12 +27,23 @@ Var embedding(const Var& table_VD, const Tensor& ids, DType dtype) {
   Shape shape = ids.shape();
   shape.append(table.dim(1));
   const Tensor y = Tensor::empty(shape, dtype, table.device());
-  kernels<EmbeddingKernels>(y.device()).forward(y, table, index);
+  const DropoutMask mask = dropout_mask("embedding", shape, dropout);
+  STMOE_CHECK(dropout.broadcast_dim != shape.rank() - 1 || !mask.is_on(),
+              "embedding: a mask shared along the last dimension");
+  kernels<EmbeddingKernels>(y.device()).forward(y, table, index, mask);
+  count_bytes(2.0 * static_cast<double>(y.bytes()));  // of the table, only the rows named
   return record("embedding", y, {table_VD},
-                [index, before = table.shape(),
-                 kind = table.dtype()](const Tensor& dy) -> std::vector<Tensor> {
+                [index, mask, before = table.shape(), kind = table.dtype(),
+                 sum = LeafGradient(table_VD)](const Tensor& dy) -> std::vector<Tensor> {
+                  const auto& kernel = kernels<EmbeddingKernels>(dy.device());
+                  if (sum.is_leaf()) {
+                    sum.add([&](const Tensor& dtable, bool accumulate) {
+                      kernel.backward(dtable, dy, index, mask, accumulate);
+                    });
+                    return {Tensor()};
+                  }
                   const Tensor dtable = Tensor::empty(before, kind, dy.device());
-                  kernels<EmbeddingKernels>(dy.device()).backward(dtable, dy, index);
+                  kernel.backward(dtable, dy, index, mask, false);
                   return {dtable};
                 });
 }

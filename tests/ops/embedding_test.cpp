@@ -24,17 +24,26 @@ Tensor draw_ids(const Shape& shape, int64_t vocabulary) {
 }
 
 test::OpCase embedding_case(const Shape& ids_shape, int64_t vocabulary, int64_t width,
-                            bool is_weight) {
+                            bool is_weight, const Dropout& dropout = {}) {
   const Tensor ids = draw_ids(ids_shape, vocabulary);
   test::OpCase op_case;
-  op_case.name = format("embedding {} of [{}, {}]{}", ids_shape.text(), vocabulary, width,
-                        is_weight ? " f32 table" : "");
+  op_case.name = format("embedding {} of [{}, {}]{} rate {} over {}", ids_shape.text(), vocabulary,
+                        width, is_weight ? " f32 table" : "", dropout.rate, dropout.broadcast_dim);
   op_case.inputs = {{.shape = {vocabulary, width}, .is_weight = is_weight}};
-  op_case.call = [=](const test::OpArguments& x) { return embedding(x[0], ids, x.dtype); };
+  op_case.call = [=](const test::OpArguments& x) { return embedding(x[0], ids, x.dtype, dropout); };
   op_case.reference = [=](const test::OpValues& x) {
     std::vector<double> y;
-    for (int32_t id : ids.span<int32_t>())
-      for (int64_t d = 0; d < width; ++d) y.push_back(x[0][static_cast<size_t>(id * width + d)]);
+    for (int64_t n = 0; n < ids.numel(); ++n)
+      for (int64_t d = 0; d < width; ++d) {
+        const int64_t row = dropout.broadcast_dim == 1 ? n / ids_shape[1] : n;
+        const auto index = static_cast<uint64_t>(
+            dropout.first_row * (dropout.broadcast_dim == 1 ? 1 : ids.numel() / ids_shape[0]) *
+                width +
+            row * width + d);
+        const bool is_kept = random_uniform(dropout.key, index) >= dropout.rate;
+        const int32_t id = ids.data<int32_t>()[n];
+        y.push_back(is_kept ? x[0][static_cast<size_t>(id * width + d)] / (1 - dropout.rate) : 0);
+      }
     return test::OpValues{y};
   };
   const auto rows = static_cast<double>(ids.numel() * width);
@@ -55,6 +64,42 @@ TEST_CASE("embedding gathers rows and sums their gradients", "[ops][embedding]")
   test::check_ops({embedding_case({3, 5}, 11, 7, false), embedding_case({3, 5}, 11, 7, true),
                    embedding_case({1}, 1, 1, true), embedding_case({0}, 4, 3, true),
                    embedding_case({2, 0, 3}, 4, 3, true)});
+}
+
+TEST_CASE("embedding drops out what it looks up", "[ops][embedding][dropout]") {
+  const RandomKey key = RandomKey{6}.fold("input");
+  for (bool is_weight : {false, true})
+    test::check_ops({embedding_case({3, 5}, 11, 7, is_weight, {0.3, key, -1, 2}),
+                     embedding_case({3, 5}, 11, 7, is_weight, {0.5, key, 1, 2}),
+                     embedding_case({2, 700}, 40, 24, is_weight, {0.2, key, -1, 0}),
+                     embedding_case({0, 5}, 4, 3, is_weight, {0.5, key, 1, 0})});
+}
+
+TEST_CASE(
+    "embedding and dropout in one have the bits of the two, gradients are added to those there",
+    "[ops][embedding][dropout]") {
+  const Tensor ids = draw_ids({4, 30}, 50);
+  const Tensor values = Tensor::empty({50, 40}, DType::f32),
+               dy = Tensor::empty({4, 30, 40}, DType::f32);
+  for (size_t i = 0; i < values.span<float>().size(); ++i)
+    values.span<float>()[i] = random_uniform(RandomKey{1}, i) - 0.5f;
+  for (size_t i = 0; i < dy.span<float>().size(); ++i)
+    dy.span<float>()[i] = random_uniform(RandomKey{2}, i) - 0.5f;
+  for (int broadcast_dim : {-1, 1}) {
+    const Dropout options{0.25, RandomKey{3}, broadcast_dim, 7};
+    const Var fused = Var::leaf(values), parts = Var::leaf(values);
+    const Var y = embedding(fused, ids, DType::f32, options);
+    const Var z = dropout(embedding(parts, ids, DType::f32), options);
+    test::require_same_bits(y.value(), z.value());
+    backward({y}, {dy});
+    backward({z}, {dy});
+    test::require_same_bits(fused.grad(), parts.grad());
+    // Once more into the same sum.
+    backward({embedding(fused, ids, DType::f32, options)}, {dy});
+    std::vector<double> twice = test::values_of(parts.grad());
+    for (double& value : twice) value *= 2;
+    test::require_close(fused.grad(), twice, test::Tolerance::exact());
+  }
 }
 
 TEST_CASE("embedding has the same bits with any number of threads", "[ops][embedding]") {
