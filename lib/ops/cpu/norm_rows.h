@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // RMS norm of one row, for the kernels that contain it. With r = rsqrt(mean(x^2) + eps) and g = dy
-// * scale:  y = x r scale,  dx = r g - x r^3 mean(g x),  dscale = sum over rows of dy x r.
+// * scale:  y = x r scale,  dx = r g - x r^3 mean(g x),  dscale = sum over rows of dy x r. The
+// functions are compiled for themselves (noipa), so that every kernel gets the same bits from them.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +17,8 @@ namespace stmoe::inline STMOE_CPU_LEVEL {
 inline constexpr int64_t kNormRows = 32;
 
 template <class T>
-inline void norm_row(T* y, Compute<T>* rstd, const T* x, const Compute<T>* scale, int64_t width,
-                     double eps) {
+[[gnu::noipa]] void norm_row(T* y, Compute<T>* rstd, const T* x, const Compute<T>* scale,
+                             int64_t width, double eps) {
   using C = Compute<T>;
   C squares = 0;
 #pragma omp simd reduction(+ : squares)
@@ -31,8 +32,9 @@ inline void norm_row(T* y, Compute<T>* rstd, const T* x, const Compute<T>* scale
 // dx = r g - x r^3 mean(g x) + extra, which may be null; adds the row's part of dscale to `dscale`.
 // dx may be dy or extra.
 template <class T>
-inline void norm_row_backward(T* dx, Compute<T>* dscale, const T* extra, const T* dy, const T* x,
-                              const Compute<T>* scale, Compute<T> r, int64_t width) {
+[[gnu::noipa]] void norm_row_backward(T* dx, Compute<T>* dscale, const T* extra, const T* dy,
+                                      const T* x, const Compute<T>* scale, Compute<T> r,
+                                      int64_t width) {
   using C = Compute<T>;
   C dot = 0;
 #pragma omp simd reduction(+ : dot)
