@@ -46,7 +46,7 @@ void profile_forward(std::span<const Tensor> ys, const std::vector<Var>& inputs)
     });
   }
   for (const Var& input : inputs) bytes += input.value().bytes();
-  describe_op(is_view ? 0 : static_cast<double>(bytes), text_of(ys, inputs));
+  describe_op(static_cast<double>(bytes), is_view, text_of(ys, inputs));
 }
 
 BackwardBytes::BackwardBytes(std::span<const Tensor> ys, const std::vector<Var>& inputs)
@@ -56,13 +56,14 @@ BackwardBytes::BackwardBytes(std::span<const Tensor> ys, const std::vector<Var>&
     values_.push_back({input.value().buffer(), input.value().bytes()});
 }
 
-void BackwardBytes::before(std::span<const Tensor> dys) {
+void BackwardBytes::before(std::span<const Tensor> dys, const Nodes& nodes) {
+  for (const auto& node : nodes) had_gradient_.push_back(node && node->grad.defined());
   for (Watched& value : values_) value.owners = owners_besides(value.buffer, dys);
   for (const Tensor& dy : dys)
     if (dy.defined()) dys_.push_back({dy.buffer(), dy.bytes()});
 }
 
-void BackwardBytes::after(std::span<const Tensor> dxs) {
+void BackwardBytes::after(std::span<const Tensor> dxs, const Nodes& nodes) {
   size_t bytes = 0;
   bool moves = false;
   for (const Watched& value : values_) {
@@ -76,8 +77,14 @@ void BackwardBytes::after(std::span<const Tensor> dxs) {
     moves |= std::none_of(dys_.begin(), dys_.end(),
                           [&](const Watched& dy) { return is_same(dy.buffer, dx.buffer()); });
   }
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const bool is_written_here = nodes[i] && !nodes[i]->producer && !dxs[i].defined();
+    if (!is_written_here || !nodes[i]->grad.defined()) continue;
+    moves = true;
+    bytes += nodes[i]->grad.bytes() * (had_gradient_[i] ? 2 : 1);
+  }
   for (const Watched& dy : dys_) bytes += dy.bytes;
-  describe_op(moves ? static_cast<double>(bytes) : 0, std::move(detail_));
+  describe_op(static_cast<double>(bytes), !moves, std::move(detail_));
 }
 
 }  // namespace stmoe

@@ -21,9 +21,11 @@ class BackwardBytes {
  public:
   // When the op is recorded.
   BackwardBytes(std::span<const Tensor> ys, const std::vector<Var>& inputs);
-  // Before the closure runs, and after it is released: the latter reports.
-  void before(std::span<const Tensor> dys);
-  void after(std::span<const Tensor> dxs);
+  // Before the closure runs, and after it is released: the latter reports. `nodes` are the inputs',
+  // null where no gradient is needed: a closure may add into a leaf's itself.
+  using Nodes = std::vector<std::shared_ptr<GradNode>>;
+  void before(std::span<const Tensor> dys, const Nodes& nodes);
+  void after(std::span<const Tensor> dxs, const Nodes& nodes);
 
  private:
   struct Watched {
@@ -33,6 +35,7 @@ class BackwardBytes {
   };
   std::vector<Watched> values_;
   std::vector<Watched> dys_;
+  std::vector<bool> had_gradient_;  // by node
   std::string detail_;
 };
 

@@ -127,11 +127,11 @@ void run_backward(OpRecord& op) {
     std::vector<Tensor> dxs;
     {
       OpScope scope(op.op, OpScope::Pass::backward);
-      if (op.bytes) op.bytes->before(dys);
+      if (op.bytes) op.bytes->before(dys, op.inputs);
       dxs = op.backward(dys);
       op.backward = nullptr;
       dys.clear();
-      if (op.bytes) op.bytes->after(dxs);
+      if (op.bytes && dxs.size() == op.inputs.size()) op.bytes->after(dxs, op.inputs);
     }
     STMOE_CHECK(dxs.size() == op.inputs.size(), "{}: {} gradients for {} inputs", op.op, dxs.size(),
                 op.inputs.size());

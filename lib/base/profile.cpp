@@ -107,10 +107,15 @@ struct ProfileAccess {
     scope->work_.bytes += bytes;
   }
 
-  static void describe(double bytes, std::string detail) {
+  static void note_overwritten_gradient() {
+    if (recorder.innermost) recorder.innermost->overwrites_ = true;
+  }
+
+  static void describe(double bytes, bool is_passed_on, std::string detail) {
     OpScope* scope = recorder.innermost;
     if (!scope) return;
-    if (!scope->counts_own_bytes_) scope->work_.bytes += bytes;
+    if (!scope->counts_own_bytes_ && (!is_passed_on || scope->overwrites_))
+      scope->work_.bytes += bytes;
     scope->detail_ = std::move(detail);
   }
 
@@ -184,8 +189,11 @@ void count_flops(ProductType type, double flops) {
 void count_bytes(double bytes) {
   if (recorder.active) ProfileAccess::count_bytes(bytes);
 }
-void describe_op(double bytes, std::string detail) {
-  if (recorder.active) ProfileAccess::describe(bytes, std::move(detail));
+void describe_op(double bytes, bool is_passed_on, std::string detail) {
+  if (recorder.active) ProfileAccess::describe(bytes, is_passed_on, std::move(detail));
+}
+void note_overwritten_gradient() {
+  if (recorder.active) ProfileAccess::note_overwritten_gradient();
 }
 
 void start_profile(size_t most_events) {

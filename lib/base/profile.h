@@ -41,7 +41,7 @@ class OpScope {
   friend struct ProfileAccess;
   const char* op_;
   Pass pass_;
-  bool active_, counts_own_bytes_ = false;
+  bool active_, counts_own_bytes_ = false, overwrites_ = false;
   OpScope* parent_;
   double start_ = 0, inner_ = 0;
   Work work_;
@@ -106,8 +106,10 @@ CurrentOp current_op();
 void count_flops(ProductType type, double flops);
 // What an op moves, where it knows better than the tape (its arguments and results).
 void count_bytes(double bytes);
-// The tape's count, taken unless the op counted itself, and a text for the trace.
-void describe_op(double bytes, std::string detail);
+// The tape's count, taken unless the op counted itself, and a text for the trace. A backward pass
+// whose gradients are all its arguments again moves nothing, unless it said that it overwrote one.
+void describe_op(double bytes, bool is_passed_on, std::string detail);
+void note_overwritten_gradient();
 
 struct PassTime {
   double seconds = 0;

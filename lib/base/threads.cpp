@@ -6,9 +6,12 @@
 #include "lib/base/threads.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <exception>
+#include <fstream>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -31,10 +34,46 @@ void pause_briefly() {
 #endif
 }
 
-int bound_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+// The cores that the process was bound to before any thread was pinned.
+const cpu_set_t& process_cores() {
+  static const cpu_set_t all = [] {
+    cpu_set_t set;
+    if (::sched_getaffinity(0, sizeof set, &set) != 0) CPU_ZERO(&set);
+    return set;
+  }();
+  return all;
+}
+
+// Cores' worth of time that a control group allows, 0 without a limit.
+int allowed_by_quota() {
+  double quota = 0, period = 0;
+  std::ifstream limit("/sys/fs/cgroup/cpu.max");  // "200000 100000", or "max 100000"
+  if (!(limit >> quota >> period)) {
+    std::ifstream old_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+        old_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    if (!(old_quota >> quota) || !(old_period >> period)) return 0;
+  }
+  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period + 0.5)) : 0;
+}
+
+int usable_cores() {
+  int cores = CPU_COUNT(&process_cores());
+  if (cores == 0) cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int quota = allowed_by_quota();
+  return quota > 0 ? std::min(cores, quota) : cores;
+}
+
+bool run_only_on(const cpu_set_t& cores) {
+  return ::pthread_setaffinity_np(::pthread_self(), sizeof cores, &cores) == 0;
+}
+
+// The index-th core of the process.
+cpu_set_t one_core(int index) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &process_cores()) && index-- == 0) CPU_SET(core, &one);
+  return one;
 }
 
 thread_local bool inside_a_chunk = false;
@@ -47,8 +86,12 @@ struct Job {
 
 class Pool {
  public:
-  explicit Pool(int num_threads) {
-    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { work(); });
+  Pool(int num_threads, bool is_pinned) {
+    for (int i = 1; i < num_threads; ++i)
+      workers_.emplace_back([this, i, is_pinned] {
+        if (is_pinned) run_only_on(one_core(i));
+        work();
+      });
   }
   ~Pool() {
     is_ending_.store(true, std::memory_order_relaxed);
@@ -136,9 +179,13 @@ struct PoolState {
   std::mutex in_use;
   std::unique_ptr<Pool> pool;
   int pool_threads = 0;
+  bool is_pinned = false;
 
   PoolState() {
-    pthread_atfork(nullptr, nullptr, [] { (void)instance().pool.release(); });
+    pthread_atfork(nullptr, nullptr, [] {
+      (void)instance().pool.release();
+      if (std::exchange(instance().is_pinned, false)) use_all_cores();
+    });
   }
   static PoolState& instance() {
     static PoolState state;
@@ -155,8 +202,31 @@ void set_num_threads(int count) {
 
 int num_threads() {
   PoolState& state = PoolState::instance();
-  if (state.num_threads == 0) state.num_threads = bound_cores();
+  if (state.num_threads == 0) state.num_threads = usable_cores();
   return state.num_threads;
+}
+
+PinnedThreads::PinnedThreads() {
+  const char* wish = std::getenv("STMOE_PIN");
+  PoolState& state = PoolState::instance();
+  const int threads = num_threads();
+  if ((wish && std::string_view(wish) == "no") || state.is_pinned || threads == 1 ||
+      threads != CPU_COUNT(&process_cores()))
+    return;
+  state.pool.reset();  // the next one starts on its cores
+  state.is_pinned = is_pinned_ = run_only_on(one_core(0));
+}
+
+PinnedThreads::~PinnedThreads() {
+  if (!is_pinned_) return;
+  PoolState& state = PoolState::instance();
+  state.pool.reset();
+  state.is_pinned = false;
+  use_all_cores();
+}
+
+void use_all_cores() {
+  if (CPU_COUNT(&process_cores()) > 0) run_only_on(process_cores());
 }
 
 namespace detail {
@@ -177,7 +247,7 @@ void parallel_chunks(int64_t count, int64_t chunk_size, ChunkFunction function, 
   }
   if (!state.pool || state.pool_threads != threads) {
     state.pool.reset();
-    state.pool = std::make_unique<Pool>(threads);
+    state.pool = std::make_unique<Pool>(threads, state.is_pinned);
     state.pool_threads = threads;
   }
   state.pool->run(job);

@@ -10,10 +10,32 @@
 
 namespace stmoe {
 
-// Number of compute threads; the default is the cores this process is bound to. Not while a
-// parallel_for runs.
+// Number of compute threads; the default is the cores that this process may use: those it is bound
+// to (mpirun, srun, taskset, a container's cpuset), or fewer where a control group limits its time.
+// Not while a parallel_for runs.
 void set_num_threads(int count);
 int num_threads();
+
+// Keeps every compute thread, the calling one included, on a core of its own while this lives, so
+// that two never share a core while another is idle, and none moves away from its caches. Only when
+// there are as many threads as cores to run on: with fewer, several processes would meet on the
+// first cores; with more, they share in any case. The environment variable STMOE_PIN=no turns it
+// off. Not while a parallel_for runs.
+class PinnedThreads {
+ public:
+  PinnedThreads();
+  ~PinnedThreads();
+  PinnedThreads(const PinnedThreads&) = delete;
+  PinnedThreads& operator=(const PinnedThreads&) = delete;
+  bool is_pinned() const { return is_pinned_; }
+
+ private:
+  bool is_pinned_ = false;
+};
+
+// A thread starts where its maker is pinned: one that does not compute calls this first, to run
+// wherever there is room.
+void use_all_cores();
 
 namespace detail {
 using ChunkFunction = void (*)(void* context, int64_t begin, int64_t end, int64_t chunk);

@@ -11,6 +11,8 @@
 #include <thread>
 #include <utility>
 
+#include "lib/base/threads.h"
+
 namespace stmoe {
 
 template <class T>
@@ -42,6 +44,7 @@ class Prefetcher {
 
  private:
   void run() {
+    use_all_cores();
     try {
       for (;;) {
         {

@@ -41,6 +41,7 @@ class Adafactor final : public Optimizer {
 
   void update(const ParameterList& parameters, double learning_rate, int64_t step) override {
     OpScope scope("adafactor", OpScope::Pass::forward);
+    count_update_bytes(*this, parameters);
     STMOE_CHECK(parameters.size() == slots_.size());
     const double t = static_cast<double>(std::max<int64_t>(0, step - config_.step_offset)) + 1.0;
     const double beta2 = 1.0 - std::pow(t, -config_.decay_exponent);

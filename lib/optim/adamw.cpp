@@ -36,6 +36,7 @@ class AdamW final : public Optimizer {
 
   void update(const ParameterList& parameters, double learning_rate, int64_t step) override {
     OpScope scope("adamw", OpScope::Pass::forward);
+    count_update_bytes(*this, parameters);
     STMOE_CHECK(parameters.size() == slots_.size());
     const double t = static_cast<double>(step) + 1.0;
     for (size_t i = 0; i < parameters.size(); ++i) {

@@ -33,4 +33,7 @@ class Optimizer {
 std::unique_ptr<Optimizer> make_optimizer(const Choice<Optimizer>& choice,
                                           const ParameterList& parameters);
 
+// For the profile: an update reads each gradient and reads and writes each weight and its state.
+void count_update_bytes(const Optimizer& optimizer, const ParameterList& parameters);
+
 }  // namespace stmoe

@@ -7,6 +7,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/random.h"
+#include "lib/base/threads.h"
 #include "lib/data/batch_source.h"
 #include "lib/model/flops.h"
 #include "lib/ops/product_peak.h"
@@ -80,6 +81,7 @@ std::string short_table(const Profile& profile) {
 BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& options) {
   STMOE_CHECK(options.steps >= 1);
   const Recipe recipe = with_vocabulary_size(original);
+  const PinnedThreads pinned;
   BenchmarkResult result;
   int64_t program_bytes = 0;
   result.product_peak_flops_per_second =

@@ -150,17 +150,18 @@ class ProfiledSteps {
   int64_t done_ = 0;
 };
 
-void describe(const Recipe& recipe, const Trainer& trainer) {
+void describe(const Recipe& recipe, const Trainer& trainer, bool is_pinned) {
   int64_t total = 0;
   for (const Parameter& parameter : trainer.parameters()) total += parameter.value.numel();
-  log_info("[train] {:.1f} M parameters, {} experts in {} sparse layers, {} compute, {} threads",
+  log_info("[train] {:.1f} M parameters, {} experts in {} sparse layers, {} compute, {} threads{}",
            static_cast<double>(total) * 1e-6, recipe.moe.num_experts,
            recipe.moe.encoder_sparse_layers.size() + recipe.moe.decoder_sparse_layers.size(),
-           recipe.precision.compute, num_threads());
+           recipe.precision.compute, num_threads(), is_pinned ? ", each on its core" : "");
 }
 
 void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData data,
             const PretrainOptions& options, const StopRequest& stop) {
+  const PinnedThreads pinned;
   const auto from = directory.checkpoint_to_resume(options.resume);
   const int64_t end = options.steps.value_or(recipe.train.steps);
   Trainer trainer(recipe, std::move(data),
@@ -174,7 +175,7 @@ void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData da
     log_info("[train] step {} is done already; --steps asks for more", trainer.step());
     return;
   }
-  describe(recipe, trainer);
+  describe(recipe, trainer, pinned.is_pinned());
 
   Run run(recipe, directory, trainer, end);
   ProfiledSteps profiled(options, trainer);

@@ -2,10 +2,13 @@
 #include "lib/base/threads.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include <catch2/catch.hpp>
+#include <sched.h>
 
 #include "lib/base/error.h"
 
@@ -86,6 +89,84 @@ TEST_CASE("a sum over chunks has the same bits with any number of threads", "[ba
 TEST_CASE("thread counts below one are refused", "[base][threads]") {
   CHECK_THROWS_AS(set_num_threads(0), BugError);
   CHECK(num_threads() >= 1);
+}
+
+namespace {
+
+std::vector<int> cores_of_this_thread() {
+  cpu_set_t set;
+  REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0);
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  return cores;
+}
+
+// The cores that each compute thread may run on, by chunk. Every thread waits for all the others,
+// so that none takes two chunks.
+std::vector<std::vector<int>> cores_of_threads() {
+  std::vector<std::vector<int>> cores(static_cast<size_t>(num_threads()));
+  std::atomic<int> arrived{0};
+  parallel_for(num_threads(), 1, [&](int64_t begin, int64_t) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+      for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &set)) cores[static_cast<size_t>(begin)].push_back(core);
+    ++arrived;
+    while (arrived < num_threads()) sched_yield();
+  });
+  return cores;
+}
+
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Environment() { unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
+
+}  // namespace
+
+TEST_CASE("as many threads as cores are pinned to a core each, and let go again",
+          "[base][threads]") {
+  const std::vector<int> all = cores_of_this_thread();
+  const WithThreads scope(static_cast<int>(all.size()));
+  {
+    const PinnedThreads pinned;
+    REQUIRE(pinned.is_pinned() == (all.size() > 1));
+    if (!pinned.is_pinned()) return;
+    CHECK(cores_of_this_thread() == std::vector<int>{all[0]});
+    std::vector<int> used;
+    for (const std::vector<int>& cores : cores_of_threads()) {
+      REQUIRE(cores.size() == 1);
+      used.push_back(cores[0]);
+    }
+    CHECK_THAT(used, Catch::UnorderedEquals(all));
+    CHECK(!PinnedThreads().is_pinned());  // once is enough
+    std::vector<int> elsewhere;
+    std::thread([&] {
+      use_all_cores();
+      elsewhere = cores_of_this_thread();
+    }).join();
+    CHECK(elsewhere == all);
+  }
+  CHECK(cores_of_this_thread() == all);
+  for (const std::vector<int>& cores : cores_of_threads()) CHECK(cores == all);
+}
+
+TEST_CASE("threads are not pinned when they are fewer or more than the cores, or when asked not to",
+          "[base][threads]") {
+  const int cores = static_cast<int>(cores_of_this_thread().size());
+  for (int count : {cores - 1, cores + 1}) {
+    if (count < 1) continue;
+    const WithThreads scope(count);
+    CHECK(!PinnedThreads().is_pinned());
+  }
+  const WithThreads scope(cores);
+  const Environment no("STMOE_PIN", "no");
+  CHECK(!PinnedThreads().is_pinned());
 }
 
 }  // namespace stmoe

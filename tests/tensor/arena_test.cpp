@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/tensor/arena.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <thread>
 
 #include <catch2/catch.hpp>
 
 #include "lib/base/random.h"
+#include "lib/tensor/pages.h"
 #include "lib/tensor/tensor.h"
 
 namespace stmoe {
@@ -239,6 +242,49 @@ TEST_CASE("an arena serves its own thread only, and one step at a time", "[tenso
   }).join();
   step.finish();  // `elsewhere` is not of this step
   CHECK(elsewhere.data<float>()[0] == 1);
+}
+
+TEST_CASE("what is alive at the peak is told by the op that made it", "[tensor][arena]") {
+  StepArena arena;
+  start_profile();
+  {
+    ArenaStep step(arena, "train");
+    {
+      const OpScope outer("kept", OpScope::Pass::forward);
+      const Tensor kept = Tensor::empty({100}, DType::f32), more = Tensor::empty({50}, DType::f32);
+      { const Tensor gone = Tensor::empty({300}, DType::f32); }
+      const OpScope inner("late", OpScope::Pass::backward);
+      const Tensor late = Tensor::empty({400}, DType::f32);
+    }
+    step.finish();
+  }
+  stop_profile();
+  const auto parts = arena.alive_at_peak();
+  REQUIRE(parts.size() == 2);
+  CHECK(std::string(parts[0].maker.op) == "late");
+  CHECK(parts[0].bytes == 1600);
+  CHECK(std::string(parts[1].maker.op) == "kept");
+  CHECK(parts[1].bytes == 600);
+  CHECK(parts[1].tensors == 2);
+}
+
+TEST_CASE("large buffers are whole, zeroed and aligned pages that go back to the system",
+          "[tensor][arena]") {
+  for (size_t bytes : {size_t{1}, size_t{300'000}, size_t{40} << 20}) {
+    Pages pages(bytes);
+    REQUIRE(pages.data() != nullptr);
+    CHECK(pages.bytes() >= bytes);
+    CHECK(reinterpret_cast<uintptr_t>(pages.data()) % (bytes > size_t{16} << 20 ? 1 << 21 : 4096) ==
+          0);
+    CHECK(std::all_of(pages.data(), pages.data() + bytes,
+                      [](std::byte value) { return value == std::byte{0}; }));
+    pages.data()[bytes - 1] = std::byte{7};
+    const Pages moved = std::move(pages);
+    CHECK(moved.data()[bytes - 1] == std::byte{7});
+    CHECK(pages.data() == nullptr);
+  }
+  CHECK(Pages(0).data() == nullptr);
+  CHECK(Pages(size_t{1} << 60).data() == nullptr);  // there is no room
 }
 
 TEST_CASE("heap buffers are counted", "[tensor][arena]") {
