@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -49,17 +50,18 @@ AGAINST_RIVAL = {
     "t5-base-bf16": ("bench-t5-base", "bf16", "bf16", TUNED, 1.5, 2, 2),
     "t5-base-bf16-weights": ("bench-t5-base", "bf16", "bf16-weights", TUNED, 1.5, 2, 2),
 }
-# name: (recipe, settings of both, baseline recipe, largest ratio of time per token)
+# name: (recipe, settings of both, baseline recipe, its threads where fewer, largest ratio of time per token)
 AGAINST_OURS = {
-    f"{name}-{precision}": (recipe, [f"precision.compute={precision}"] + settings, "bench-switch-105m", most)
-    for name, recipe, settings, most in [
-        ("experts", "bench-switch-105m-64-experts", [], 1.25),
-        ("experts-batch-32", "bench-switch-105m-64-experts", ["data.batch_size=32"], 1.25),
-        ("length", "bench-switch-105m-2048", [], 1.6),
+    f"{name}-{precision}": (recipe, [f"precision.compute={precision}"] + settings, "bench-switch-105m", threads, most)
+    for name, recipe, settings, threads, most in [
+        ("experts", "bench-switch-105m-64-experts", [], None, 1.25),
+        ("experts-batch-32", "bench-switch-105m-64-experts", ["data.batch_size=32"], None, 1.25),
+        ("length", "bench-switch-105m-2048", [], None, 1.6),
+        ("threads", "bench-switch-105m", [], 1, 0.556),  # 2 threads at least 1.8 times as fast as 1
     ]
     for precision in ("f32", "bf16")
 }
-OPTIONAL = {"experts-f32", "switch-base-8-weights", "t5-base-bf16-weights", "experts-batch-32-f32"}  # named in --rows only
+OPTIONAL = {"switch-base-8-weights", "t5-base-bf16-weights", "experts-batch-32-f32"}  # named in --rows only
 TOLERANCE = {"f32": 1e-5, "bf16": 1e-2}
 
 
@@ -108,7 +110,11 @@ class Runner:
         command = self.prefix + [str(part) for part in command]
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | environment)
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                raise
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0), err.seek(0)
             if process.returncode != 0:
@@ -117,9 +123,9 @@ class Runner:
         result["resident_bytes"] = usage.ru_maxrss * 1024
         return result
 
-    def ours(self, recipe: str, settings: list, steps: int, output: pathlib.Path = None) -> dict:
+    def ours(self, recipe: str, settings: list, steps: int, output: pathlib.Path = None, threads: int = None) -> dict:
         command = [self.arguments.stmoe, RECIPES / f"{recipe}.yaml", "--benchmark", steps, "--json",
-                   "--threads", self.arguments.threads]
+                   "--threads", threads or self.arguments.threads]
         for setting in settings:
             command += ["--set", setting]
         return self.run(command + (["--output", output] if output else []), {})
@@ -175,11 +181,11 @@ def compare_row(runner: Runner, name: str) -> dict:
 
 
 def own_row(runner: Runner, name: str) -> dict:
-    recipe, settings, base, most = AGAINST_OURS[name]
+    recipe, settings, base, base_threads, most = AGAINST_OURS[name]
     results, baseline = [], []
     for _ in range(runner.arguments.rounds or 2):
         results.append(runner.ours(recipe, settings, 3))
-        baseline.append(runner.ours(base, settings, 3))
+        baseline.append(runner.ours(base, settings, 3, threads=base_threads))
     seconds, base_seconds = median(results, "seconds_per_step"), median(baseline, "seconds_per_step")
     per_token, base_per_token = 1e6 / median(results, "tokens_per_second"), 1e6 / median(baseline, "tokens_per_second")
     ratio = per_token / base_per_token
@@ -193,7 +199,7 @@ def tune(runner: Runner, name: str) -> list:
     file, _ = runner.start(recipe, precision)
     results = []
     print(f"\n| {name}, rival's setting | tokens/s | peak memory, MiB |\n| --- | ---: | ---: |")
-    for label in SETTINGS:
+    for label in runner.arguments.settings or SETTINGS:
         result = runner.rival(file, rival_precision, label, steps, ["--no-check"])
         print(f"| {label} | {result['tokens_per_second']:.0f} | {result['resident_bytes'] / MIB:.0f} |", flush=True)
         results.append({"setting": label, "result": result})
@@ -210,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", nargs="?", choices=["compare", "tune"], default="compare")
     parser.add_argument("row", nargs="?", default="105m-f32", help="of tune")
+    parser.add_argument("--settings", type=lambda text: text.split(";"), help="of tune, separated by semicolons; default: all")
     parser.add_argument("--stmoe", required=True, help="stmoe-pretrain")
     parser.add_argument("--python", default=sys.executable, help="a Python with requirements.txt")
     parser.add_argument("--rows", help="comma-separated; default: all but " + ", ".join(sorted(OPTIONAL)))
@@ -218,11 +225,13 @@ def main() -> None:
     parser.add_argument("--realtime", action="store_true", help="chrt -f 1, for a machine with other work")
     parser.add_argument("--json", type=pathlib.Path, help="write every run's figures there")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     everything = [*AGAINST_RIVAL, *AGAINST_OURS]
     rows = arguments.rows.split(",") if arguments.rows else [row for row in everything if row not in OPTIONAL]
-    unknown = [row for row in rows if row not in everything]
-    if unknown or arguments.row not in AGAINST_RIVAL:
-        sys.exit(f"unknown rows {unknown or arguments.row}; there are {', '.join(everything)}")
+    for given, known in [(rows, everything), ([arguments.row], AGAINST_RIVAL), (arguments.settings or [], SETTINGS)]:
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            parser.error(f"unknown: {unknown}; there are {', '.join(known)}")
 
     version = subprocess.run([arguments.stmoe, "--version"], capture_output=True, text=True, check=True).stdout
     print(f"{datetime.date.today()}, {machine()}, {arguments.threads} threads"
