@@ -177,6 +177,16 @@ std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::
   return results;
 }
 
+Tensor Var::value_as(DType dtype) const {
+  if (value_.dtype() == dtype || !node_ || node_->producer) return value_.to(dtype);
+  Tensor& copy = node_->rounded;
+  if (!copy.defined() || copy.dtype() != dtype) {
+    copy = Tensor::persistent(shape(), dtype, device());
+    copy.copy_from(value_);
+  }
+  return copy;
+}
+
 LeafGradient::LeafGradient(const Var& input)
     : node_(input.node() && !input.node()->producer ? input.node() : nullptr),
       shape_(input.shape()),

@@ -15,6 +15,7 @@ struct OpRecord;
 // Where the gradient of one value is collected.
 struct GradNode {
   Tensor grad;
+  Tensor rounded;                      // of a leaf: see Var::value_as
   std::shared_ptr<OpRecord> producer;  // null for a leaf
 };
 
@@ -51,6 +52,18 @@ class Var {
   void set_grad(Tensor grad) const {
     STMOE_CHECK(node_, "set_grad on a constant");
     node_->grad = std::move(grad);
+  }
+  // The value in the type of a product (bf16 of an f32 weight). A leaf keeps its copy, made when it
+  // is first asked for: whoever changes a weight in place renews rounded() or calls
+  // value_changed().
+  Tensor value_as(DType dtype) const;
+  // The kept copy; undefined when there is none.
+  const Tensor& rounded() const {
+    static const Tensor none;
+    return node_ ? node_->rounded : none;
+  }
+  void value_changed() const {
+    if (node_) node_->rounded = Tensor();
   }
   // The same value without its history.
   Var detach() const { return Var(value_); }

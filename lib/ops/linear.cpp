@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // With y = x w (x [n, in], w [in, out]): dx = dy w^T, dw = x^T dy; for y = x w^T the roles of w's
-// dimensions swap. A bf16 product keeps its rounded copy of w for the backward pass: rounding it
-// again would cost more than the memory.
+// dimensions swap. A bf16 product uses the weight's rounded copy (Var::value_as).
 #include "lib/ops/linear.h"
 
 #include <algorithm>
@@ -124,7 +123,7 @@ Var dense(const char* op, const Var& x, const Var& w, std::optional<DType> resul
   const DType dtype = result.value_or(x.dtype());
   STMOE_CHECK(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(is_transposed ? 1 : 0),
               "{}: x {} and w {} do not fit", op, x.shape().text(), w.shape().text());
-  const Tensor x_NI = as_rows(x.value()), rounded = w.value().to(x.dtype());
+  const Tensor x_NI = as_rows(x.value()), rounded = w.value_as(x.dtype());
   Tensor y_NO = Tensor::empty({x_NI.dim(0), w.dim(is_transposed ? 0 : 1)}, dtype, x.device());
   const MatrixView w_view = matrix_view(rounded);
   product(matrix_view(y_NO), matrix_view(x_NI), is_transposed ? w_view.transposed() : w_view);
@@ -151,7 +150,7 @@ Var expert_linear(const Var& x_RI, const Var& w_EIO, const Tensor& first_row_E1)
   STMOE_CHECK(x_RI.rank() == 2 && w_EIO.rank() == 3 && x_RI.dim(1) == w_EIO.dim(1),
               "{}: x {} and w {} do not fit", kOp, x_RI.shape().text(), w_EIO.shape().text());
   const ExpertRows rows(first_row_E1, w_EIO.dim(0), x_RI.dim(0));
-  const Tensor x = x_RI.value().contiguous(), rounded = w_EIO.value().to(x.dtype());
+  const Tensor x = x_RI.value().contiguous(), rounded = w_EIO.value_as(x.dtype());
   const Tensor y_RO = Tensor::empty({x.dim(0), rounded.dim(2)}, x.dtype(), x.device());
   rows.multiply(y_RO, x, matrix_view(rounded));
   return record(kOp, y_RO, {x_RI, w_EIO},

@@ -54,8 +54,9 @@ class Adafactor final : public Optimizer {
       if (!gradient.defined()) continue;
       gradient = gradient.contiguous();
       kernels<AdafactorKernels>(gradient.device())
-          .update({parameter.value.value(), gradient, slots.row, slots.column, slots.second,
-                   slots.momentum, &slots.factoring, slots.num_slices, beta2, learning_rate},
+          .update({parameter.value.value(), parameter.value.rounded(), gradient, slots.row,
+                   slots.column, slots.second, slots.momentum, &slots.factoring, slots.num_slices,
+                   beta2, learning_rate},
                   config_);
     }
   }

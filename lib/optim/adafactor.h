@@ -69,11 +69,11 @@ Factoring choose_factoring(const Shape& shape, int stacked_dims, const Adafactor
 
 // One weight's update; tensors are contiguous f32 (or all f64).
 struct AdafactorUpdate {
-  Tensor weight;
-  Tensor gradient;     // left as it is
-  Tensor row, column;  // factored
-  Tensor second;       // unfactored
-  Tensor momentum;     // when beta1 > 0
+  Tensor weight, rounded;  // rounded: bf16, the new weight once more; or undefined
+  Tensor gradient;         // left as it is
+  Tensor row, column;      // factored
+  Tensor second;           // unfactored
+  Tensor momentum;         // when beta1 > 0
   const Factoring* factoring;
   int64_t num_slices;  // experts in the stack, 1 otherwise
   double beta2, learning_rate;

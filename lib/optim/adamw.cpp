@@ -45,8 +45,8 @@ class AdamW final : public Optimizer {
                   parameters[i].name, slots_[i].name);
       if (!value.grad().defined()) continue;
       kernels<AdamWKernels>(value.device())
-          .update({value.value(), value.grad().contiguous(), slots_[i].first, slots_[i].second,
-                   config_.beta1, config_.beta2, config_.epsilon,
+          .update({value.value(), value.rounded(), value.grad().contiguous(), slots_[i].first,
+                   slots_[i].second, config_.beta1, config_.beta2, config_.epsilon,
                    1.0 - learning_rate * config_.weight_decay,
                    learning_rate / (1.0 - std::pow(config_.beta1, t)),
                    std::sqrt(1.0 - std::pow(config_.beta2, t))});

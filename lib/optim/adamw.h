@@ -10,7 +10,8 @@ namespace stmoe {
 
 // One weight's update; tensors are contiguous f32 (or all f64).
 struct AdamWUpdate {
-  Tensor weight, gradient, first, second;
+  Tensor weight, rounded;  // rounded: bf16, the new weight once more; or undefined
+  Tensor gradient, first, second;
   double beta1, beta2, epsilon;
   double decay;              // 1 - lr * weight_decay
   double step_size;          // lr / (1 - b1^t)

@@ -22,7 +22,8 @@ class Optimizer {
   static constexpr const char* kKind = "optimizer";
 
   virtual ~Optimizer() = default;
-  // Changes the weights in place by their gradients; `step` counts updates from 0. A parameter
+  // Changes the weights in place by their gradients, and their rounded copies (Var::rounded) with
+  // them; `step` counts updates from 0. A parameter
   // without a gradient keeps its value and state. Gradients are only read.
   virtual void update(const ParameterList& parameters, double learning_rate, int64_t step) = 0;
   // Everything that a checkpoint must hold: "<parameter>/<slot>", in the parameters' order; views

@@ -11,7 +11,8 @@ namespace stmoe {
 
 struct MemoryPlan {
   int64_t program = 0;  // the rest: code, libraries, opened data
-  int64_t weights = 0, optimizer = 0;
+  int64_t weights = 0;  // with their bf16 copies
+  int64_t optimizer = 0;
   int64_t step = 0;              // the arena: activations, gradients, working copies
   int64_t step_lower_bound = 0;  // the most that is alive at one moment of a step
   int64_t scratch = 0;           // working memory of the threads inside ops

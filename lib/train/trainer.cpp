@@ -229,6 +229,7 @@ void Trainer::read_tensors(const Checkpoint& checkpoint) {
   for (const Parameter& parameter : store_.parameters())
     weights.push_back({parameter.name, parameter.value.value()});
   checkpoint.read_weights(weights);
+  for (const Parameter& parameter : store_.parameters()) parameter.value.value_changed();
   checkpoint.read_optimizer(optimizer_->state());
 }
 

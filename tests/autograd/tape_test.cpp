@@ -83,6 +83,21 @@ TEST_CASE("a closure adds to the gradient of a leaf in place", "[autograd]") {
   CHECK(!LeafGradient(x.detach()).is_leaf());
 }
 
+TEST_CASE("a leaf keeps its rounded copy until its value changes", "[autograd]") {
+  const Var w = Var::leaf(Tensor::full({3}, DType::f32, 1.0 / 3));
+  CHECK(!w.rounded().defined());
+  CHECK(w.value_as(DType::f32).raw() == w.value().raw());
+  const Tensor copy = w.value_as(DType::bf16);
+  test::require_same_bits(copy, w.value().to(DType::bf16));
+  CHECK(w.value_as(DType::bf16).raw() == copy.raw());
+  w.value().fill(2);
+  w.value_changed();
+  CHECK(w.value_as(DType::bf16).slice(0, 0, 1).item() == 2);
+  const Var constant(w.value());
+  CHECK(constant.value_as(DType::bf16).slice(0, 0, 1).item() == 2);
+  CHECK(!constant.rounded().defined());
+}
+
 TEST_CASE("every leaf owns its gradient", "[autograd]") {
   const Var x = number(1), y = number(1);
   const Tensor given = Tensor::full({1}, DType::f64, 5);

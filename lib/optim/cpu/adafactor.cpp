@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lib/base/threads.h"
+#include "lib/optim/cpu/round_weights.h"
 #include "lib/optim/gradients.h"
 
 namespace stmoe {
@@ -216,6 +217,7 @@ void update_factored(const AdafactorUpdate& u, const AdafactorConfig& config, St
              step, static_cast<T>(factors[slice_of(at)] * row_scale[at]),
              column_scale.data() + at / f.rows * f.columns, keep, static_cast<T>(config.beta1),
              static_cast<T>(1.0 - config.beta1), f.columns);
+    round_weights(u.rounded, u.weight.data<T>(), first, step, f.columns);
   });
 }
 
@@ -243,6 +245,7 @@ void update_unfactored(const AdafactorUpdate& u, const AdafactorConfig& config) 
                           momentum ? momentum + at : nullptr, static_cast<T>(factors[s]),
                           static_cast<T>(1.0 - config.weight_decay), static_cast<T>(config.beta1),
                           static_cast<T>(1.0 - config.beta1), end - begin);
+      round_weights(u.rounded, u.weight.data<T>(), at, One{}, end - begin);
     });
   }
 }
@@ -252,9 +255,10 @@ AdafactorUpdate one_slice(const AdafactorUpdate& u, int64_t s, const Factoring& 
   auto slice = [&](const Tensor& stack) {
     return stack.defined() ? stack.reshape({u.num_slices, -1}).slice(0, s, s + 1) : stack;
   };
-  return {slice(u.weight), slice(u.gradient), slice(u.row), slice(u.column),
-          slice(u.second), slice(u.momentum), &factoring,   1,
-          u.beta2,         u.learning_rate};
+  return {slice(u.weight),   slice(u.rounded), slice(u.gradient),
+          slice(u.row),      slice(u.column),  slice(u.second),
+          slice(u.momentum), &factoring,       1,
+          u.beta2,           u.learning_rate};
 }
 
 // Experts that do not depend on each other go one by one: the second and third pass over an

@@ -2,8 +2,10 @@
 #include "lib/optim/adamw.h"
 
 #include <cmath>
+#include <type_traits>
 
 #include "lib/base/threads.h"
+#include "lib/optim/cpu/round_weights.h"
 
 namespace stmoe {
 namespace {
@@ -41,6 +43,7 @@ void update_typed(const AdamWUpdate& u) {
   const T* g = u.gradient.data<T>();
   parallel_for(u.weight.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
     update_run(p + begin, m + begin, v + begin, g + begin, c, end - begin);
+    round_weights(u.rounded, p, begin, std::integral_constant<int64_t, 1>{}, end - begin);
   });
 }
 
