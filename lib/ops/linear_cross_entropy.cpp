@@ -55,7 +55,7 @@ class Loss {
       : options_(options),
         sums_(h_ND.dtype() == DType::f64 ? DType::f64 : DType::f32),
         h_(h_ND.value().contiguous()),
-        w_(w.value().to(h_.dtype()).contiguous()),
+        w_(w.value_as(h_.dtype()).contiguous()),
         vocabulary_(w.dim(options.is_transposed ? 0 : 1)),
         chunk_(options.chunk_rows > 0 ? options.chunk_rows
                                       : loss_chunk_rows(h_.dim(0), vocabulary_)),
