@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 
 #include "lib/autograd/tape.h"
+#include "lib/base/cpu_level.h"
 #include "lib/model/decoder_state.h"
 #include "lib/ops/add.h"
 
@@ -75,7 +76,8 @@ TEST_CASE("logits, loss and gradients in f32 agree with Hugging Face", "[model][
       const GoldenErrors errors = run(Golden(name, DType::f32, recompute), "loss");
       INFO(format("{}: logits {:.2e}, loss {:.2e}, gradients {:.2e} ({})", name, errors.logits,
                   errors.loss, errors.gradient, errors.worst_gradient));
-      CHECK(errors.logits <= 1e-5);
+      // Without fused multiply-adds every product of a sum is rounded too.
+      CHECK(errors.logits <= (cpu_level() == CpuLevel::portable ? 2e-5 : 1e-5));
       CHECK(errors.loss <= 1e-5);
       CHECK(errors.gradient <= 1e-4);
     }
