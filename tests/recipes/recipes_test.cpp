@@ -82,6 +82,26 @@ TEST_CASE("the benchmark recipe is the model of the comparison", "[recipes]") {
         32128 * 512 + dense_layers + sparse_layers + 2 * 32 * 8 + 2 * 512);
 }
 
+TEST_CASE("the other benchmark recipes are what their rows say", "[recipes]") {
+  CHECK(sizes_of("bench/bench-switch-base-8.yaml").total == 619339008);
+  CHECK(sizes_of("bench/bench-t5-base.yaml").total == 222903552);
+  const ModelSizes few = sizes_of("bench/bench-switch-105m.yaml");
+  const ModelSizes many = sizes_of("bench/bench-switch-105m-64-experts.yaml");
+  CHECK(many.expert == 8 * few.expert);
+  CHECK(many.dense == few.dense);
+  CHECK(sizes_of("bench/bench-switch-105m-2048.yaml").total == few.total);
+  // One constant per stack pair, as Hugging Face's expert_capacity: what the factor asks of the
+  // input is the minimum.
+  for (const char* name :
+       {"switch-105m", "switch-105m-64-experts", "switch-105m-2048", "switch-base-8"}) {
+    CAPTURE(name);
+    const Recipe recipe = load_recipe(kRecipes / format("bench/bench-{}.yaml", name));
+    CHECK(recipe.moe.groups == "sequence");
+    CHECK(static_cast<double>(recipe.moe.min_capacity * recipe.moe.num_experts) ==
+          recipe.moe.train_capacity_factor * static_cast<double>(recipe.data.input_length));
+  }
+}
+
 TEST_CASE("a dense twin differs from its recipe in the sparse layers only", "[recipes]") {
   const std::pair<const char*, const char*> twins[] = {
       {"pretrain/quickstart.yaml", "pretrain/quickstart-dense.yaml"},
