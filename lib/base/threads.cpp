@@ -210,8 +210,8 @@ PinnedThreads::PinnedThreads() {
   const char* wish = std::getenv("STMOE_PIN");
   PoolState& state = PoolState::instance();
   const int threads = num_threads();
-  if ((wish && std::string_view(wish) == "no") || state.is_pinned || threads == 1 ||
-      threads != CPU_COUNT(&process_cores()))
+  const bool is_wanted = wish && std::string_view(wish) == "yes";
+  if (!is_wanted || state.is_pinned || threads == 1 || threads != CPU_COUNT(&process_cores()))
     return;
   state.pool.reset();  // the next one starts on its cores
   state.is_pinned = is_pinned_ = run_only_on(one_core(0));

@@ -16,11 +16,13 @@ namespace stmoe {
 void set_num_threads(int count);
 int num_threads();
 
-// Keeps every compute thread, the calling one included, on a core of its own while this lives, so
-// that two never share a core while another is idle, and none moves away from its caches. Only when
-// there are as many threads as cores to run on: with fewer, several processes would meet on the
-// first cores; with more, they share in any case. The environment variable STMOE_PIN=no turns it
-// off. Not while a parallel_for runs.
+// On request (the environment variable STMOE_PIN=yes), keeps every compute thread, the calling one
+// included, on a core of its own while this lives, so that none moves away from its caches. Only
+// when there are as many threads as cores to run on: with fewer, several processes would meet on
+// the first cores; with more, they share in any case. Not by default, because on a machine that
+// other programs use too, a thread that may not move waits for its core while another one is idle;
+// threads stay within the cores that mpirun, srun or taskset give the process in any case. Not
+// while a parallel_for runs.
 class PinnedThreads {
  public:
   PinnedThreads();

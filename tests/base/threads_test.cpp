@@ -129,8 +129,9 @@ class Environment {
 
 }  // namespace
 
-TEST_CASE("as many threads as cores are pinned to a core each, and let go again",
+TEST_CASE("on request, as many threads as cores are pinned to a core each, and let go again",
           "[base][threads]") {
+  const Environment yes("STMOE_PIN", "yes");
   const std::vector<int> all = cores_of_this_thread();
   const WithThreads scope(static_cast<int>(all.size()));
   {
@@ -156,8 +157,9 @@ TEST_CASE("as many threads as cores are pinned to a core each, and let go again"
   for (const std::vector<int>& cores : cores_of_threads()) CHECK(cores == all);
 }
 
-TEST_CASE("threads are not pinned when they are fewer or more than the cores, or when asked not to",
+TEST_CASE("threads are not pinned when they are fewer or more than the cores, or when not asked to",
           "[base][threads]") {
+  const Environment yes("STMOE_PIN", "yes");
   const int cores = static_cast<int>(cores_of_this_thread().size());
   for (int count : {cores - 1, cores + 1}) {
     if (count < 1) continue;
@@ -165,7 +167,7 @@ TEST_CASE("threads are not pinned when they are fewer or more than the cores, or
     CHECK(!PinnedThreads().is_pinned());
   }
   const WithThreads scope(cores);
-  const Environment no("STMOE_PIN", "no");
+  const Environment no("STMOE_PIN", "");
   CHECK(!PinnedThreads().is_pinned());
 }
 
