@@ -66,7 +66,8 @@ TEST_CASE("a disk that fills up ends the run with exit code 6 and loses no check
     require_exit_code(outcome, 6);
     CHECK_THAT(outcome.errors, Catch::Contains("error: " + run.string()) &&
                                    (Catch::Contains("no room for the checkpoint of step 10") ||
-                                    Catch::Contains("No space left on device")));
+                                    Catch::Contains("No space left on device") ||
+                                    Catch::Contains("check permissions and free space")));
     disk.clear();
     require_verified(run);
     CHECK(std::filesystem::exists(checkpoint_of(run, 5)));
