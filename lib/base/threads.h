@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one pool of compute threads; oneDNN runs inside its chunks, one thread each. Work is split
-// into chunks whose borders depend on the sizes only, never on the number of threads, so that a
-// reduction over per-chunk partial results has the same bits with any number of threads. A second
-// thread that calls while the pool is busy does its work alone.
+// The one pool of compute threads. Work is split into chunks whose borders depend on the sizes
+// only, never on the number of threads, so that a reduction over per-chunk partial results has the
+// same bits with any number of threads. A second thread that calls while the pool is busy does its
+// work alone.
 #pragma once
 
 #include <cstdint>
