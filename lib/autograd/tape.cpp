@@ -178,7 +178,8 @@ std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::
 }
 
 Tensor Var::value_as(DType dtype) const {
-  if (value_.dtype() == dtype || !node_ || node_->producer) return value_.to(dtype);
+  const bool is_kept = node_ && !node_->producer && node_->keeps_rounded;
+  if (value_.dtype() == dtype || !is_kept) return value_.to(dtype);
   Tensor& copy = node_->rounded;
   if (!copy.defined() || copy.dtype() != dtype) {
     copy = Tensor::persistent(shape(), dtype, device());

@@ -15,7 +15,8 @@ struct OpRecord;
 // Where the gradient of one value is collected.
 struct GradNode {
   Tensor grad;
-  Tensor rounded;                      // of a leaf: see Var::value_as
+  Tensor rounded;  // of a leaf: see Var::value_as
+  bool keeps_rounded = false;
   std::shared_ptr<OpRecord> producer;  // null for a leaf
 };
 
@@ -53,10 +54,13 @@ class Var {
     STMOE_CHECK(node_, "set_grad on a constant");
     node_->grad = std::move(grad);
   }
-  // The value in the type of a product (bf16 of an f32 weight). A leaf keeps its copy, made when it
-  // is first asked for: whoever changes a weight in place renews rounded() or calls
-  // value_changed().
+  // The value in the type of a product (bf16 of an f32 weight).
   Tensor value_as(DType dtype) const;
+  // From now on a leaf keeps the copy that value_as makes: for weights that are asked for more
+  // often than they change. Whoever changes one in place renews rounded() or calls value_changed().
+  void keep_rounded() const {
+    if (node_) node_->keeps_rounded = true;
+  }
   // The kept copy; undefined when there is none.
   const Tensor& rounded() const {
     static const Tensor none;

@@ -37,6 +37,7 @@ LoadedModel load_model(const Path& named) {
   for (const Parameter& parameter : store->parameters())
     weights.push_back({parameter.name, parameter.value.value()});
   checkpoint.read_weights(weights);
+  for (const Parameter& parameter : store->parameters()) parameter.value.keep_rounded();
   log_info("[eval] {}, step {}", path.string(), checkpoint.step());
   return {path,
           checkpoint.step(),

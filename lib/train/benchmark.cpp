@@ -89,6 +89,7 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
   ParameterStore store(RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("weights"));
   const EncoderDecoder model(recipe.model, recipe.moe, store);
   const auto optimizer = make_optimizer(recipe.optimizer, store.parameters());
+  keep_rounded_weights(recipe, store.parameters());
   const auto schedule = make_schedule(recipe.schedule, recipe.train.steps);
   const Batch batch = synthetic_batch(recipe);
   if (options.output) write_benchmark_file(*options.output, recipe, store.parameters(), batch);

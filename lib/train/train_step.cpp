@@ -37,6 +37,11 @@ void add_language(StepLosses& losses, const CrossEntropy& loss) {
 
 }  // namespace
 
+void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters) {
+  if (recipe.train.accumulate == 1 && recipe.model.recompute == "none") return;
+  for (const Parameter& parameter : parameters) parameter.value.keep_rounded();
+}
+
 StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,
                                 const Batch& batch, int64_t step) {
   const int64_t batch_rows = batch.encoder_tokens_BL.dim(0), parts = recipe.train.accumulate;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One batch's gradient: forward and backward over its micro-batches. Losses are normalised over the
 // whole batch and random numbers are drawn at global row indices, so the number of micro-batches
-// changes only what the router's groups see and the experts' own dropout, which is drawn at the
-// rows of their buffers.
+// changes only what the router's groups see.
 #pragma once
 
 #include <string>
@@ -24,6 +23,11 @@ struct StepLosses {
   int64_t target_tokens = 0, correct_tokens = 0, input_tokens = 0;
   std::vector<LayerRouting> layers;  // of the last micro-batch
 };
+
+// Weights that a step rounds to bf16 more than once, for several micro-batches or recomputed
+// blocks, keep the copy. Otherwise it would only lie beside the gradients: it is made in the
+// forward pass and gone when they are there.
+void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters);
 
 // Adds the gradient of the batch's loss to the parameters. `step` counts updates from 0.
 StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,

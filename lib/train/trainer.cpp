@@ -48,6 +48,7 @@ Trainer::Trainer(const Recipe& recipe, TrainingData data, Weights weights)
       guard_(recipe.train.spike) {
   model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
   optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
+  keep_rounded_weights(recipe_, store_.parameters());
   schedule_ = make_schedule(recipe_.schedule, recipe_.train.steps);
   flops_per_sequence_ = training_flops_per_sequence(
       recipe_.model, recipe_.moe,

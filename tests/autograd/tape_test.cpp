@@ -83,9 +83,11 @@ TEST_CASE("a closure adds to the gradient of a leaf in place", "[autograd]") {
   CHECK(!LeafGradient(x.detach()).is_leaf());
 }
 
-TEST_CASE("a leaf keeps its rounded copy until its value changes", "[autograd]") {
+TEST_CASE("a leaf that is told to keeps its rounded copy until its value changes", "[autograd]") {
   const Var w = Var::leaf(Tensor::full({3}, DType::f32, 1.0 / 3));
+  w.value_as(DType::bf16);
   CHECK(!w.rounded().defined());
+  w.keep_rounded();
   CHECK(w.value_as(DType::f32).raw() == w.value().raw());
   const Tensor copy = w.value_as(DType::bf16);
   test::require_same_bits(copy, w.value().to(DType::bf16));

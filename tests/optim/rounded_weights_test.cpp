@@ -24,6 +24,7 @@ TEST_CASE("every optimizer renews the rounded copies of the weights", "[optim]")
     for (int64_t step = 0; step < 2; ++step) {
       int number = 0;
       for (const Parameter& parameter : parameters) {
+        parameter.value.keep_rounded();
         parameter.value.value_as(DType::bf16);
         parameter.value.set_grad(formula_gradient(parameter.value.shape(), number++, step));
       }
