@@ -44,7 +44,7 @@ class RunningProcess {
     std::string input = {};                       // standard input
     std::optional<int64_t> file_size_limit = {};  // bytes that a file may grow to: a full disk for
                                                   // one process
-    std::vector<std::string> environment = {};  // "NAME=value", added to the test's own
+    std::vector<std::string> environment = {};    // "NAME=value", added to the test's own
   };
   RunningProcess(const std::string& program, const std::vector<std::string>& arguments,
                  const Options& options);

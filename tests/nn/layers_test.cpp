@@ -175,7 +175,8 @@ TEST_CASE("an RMS norm divides by the root mean square and scales", "[nn][rms_no
   const RmsNorm norm(ParameterScope(store, "norm"), 4, Initializer::constant(3.0));
   const Var x(Tensor::from<double>({1, 4}, {1, -1, 1, -1}));
   const double expected = 3.0 / std::sqrt(1 + 1e-6);
-  require_close(norm.forward({x, {}, {}}).y.value(), {expected, -expected, expected, -expected}, kF64);
+  require_close(norm.forward({x, {}, {}}).y.value(), {expected, -expected, expected, -expected},
+                kF64);
 }
 
 TEST_CASE("a dropout site has its own stream and rests outside training", "[nn][dropout]") {
