@@ -38,7 +38,7 @@ void add_language(StepLosses& losses, const CrossEntropy& loss) {
 }  // namespace
 
 void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters) {
-  if (recipe.train.accumulate == 1 && recipe.model.recompute == "none") return;
+  if (recipe.train.accumulate == 1) return;
   for (const Parameter& parameter : parameters) parameter.value.keep_rounded();
 }
 

@@ -24,9 +24,8 @@ struct StepLosses {
   std::vector<LayerRouting> layers;  // of the last micro-batch
 };
 
-// Weights that a step rounds to bf16 more than once, for several micro-batches or recomputed
-// blocks, keep the copy. Otherwise it would only lie beside the gradients: it is made in the
-// forward pass and gone when they are there.
+// With several micro-batches weights keep their bf16 copies. Otherwise these would only lie beside
+// the gradients: they are made in the forward pass and gone when the gradients are there.
 void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters);
 
 // Adds the gradient of the batch's loss to the parameters. `step` counts updates from 0.
