@@ -20,6 +20,7 @@
 #include <sched.h>
 
 #include "lib/base/error.h"
+#include "lib/base/format.h"
 
 namespace stmoe {
 namespace {
@@ -207,11 +208,13 @@ int num_threads() {
 }
 
 PinnedThreads::PinnedThreads() {
-  const char* wish = std::getenv("STMOE_PIN");
+  const char* variable = std::getenv("STMOE_PIN");
+  const std::string_view wish = variable ? variable : "";
+  if (!wish.empty() && wish != "yes" && wish != "no")
+    throw UsageError(format("STMOE_PIN: is '{}', expected yes or no", wish));
   PoolState& state = PoolState::instance();
   const int threads = num_threads();
-  const bool is_wanted = wish && std::string_view(wish) == "yes";
-  if (!is_wanted || state.is_pinned || threads == 1 || threads != CPU_COUNT(&process_cores()))
+  if (wish != "yes" || state.is_pinned || threads == 1 || threads != CPU_COUNT(&process_cores()))
     return;
   state.pool.reset();  // the next one starts on its cores
   state.is_pinned = is_pinned_ = run_only_on(one_core(0));

@@ -129,6 +129,11 @@ class Environment {
 
 }  // namespace
 
+TEST_CASE("a wish for pinning that is neither yes nor no is refused", "[base][threads]") {
+  const Environment perhaps("STMOE_PIN", "perhaps");
+  REQUIRE_THROWS_AS(PinnedThreads(), UsageError);
+}
+
 TEST_CASE("on request, as many threads as cores are pinned to a core each, and let go again",
           "[base][threads]") {
   const Environment yes("STMOE_PIN", "yes");
