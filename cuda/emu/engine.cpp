@@ -7,9 +7,11 @@
 #include <map>
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cuda/emu/fiber.h"
+#include "cuda/emu/memory.h"
 #include "lib/base/error.h"
 #include "lib/base/format.h"
 #include "lib/base/random.h"
@@ -39,6 +41,16 @@ struct Thread {
   uint64_t value = 0;  // brought to a warp's exchange
 };
 
+// Of a template's instances each has its own: the function's name tells them apart.
+using Declaration = std::tuple<const char*, const char*, unsigned, unsigned>;
+
+// A thread's fibers, kept from launch to launch.
+std::vector<std::unique_ptr<Fiber>>& fiber_pool(size_t count) {
+  static thread_local std::vector<std::unique_ptr<Fiber>> pool;
+  while (pool.size() < count) pool.push_back(std::make_unique<Fiber>());
+  return pool;
+}
+
 class Block {
  public:
   Block(const LaunchShape& shape, const Body& body);
@@ -66,10 +78,10 @@ class Block {
   const LaunchShape& shape_;
   const Body& body_;
   std::vector<Thread> threads_;
-  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<std::unique_ptr<Fiber>>& fibers_;
   std::vector<std::array<uint64_t, kWarpSize>> exchanged_;  // by warp
   SharedMemory dynamic_;
-  std::map<std::pair<std::string, unsigned>, SharedMemory> static_;  // by declaration
+  std::map<Declaration, SharedMemory> static_;
   size_t current_ = 0;
   std::exception_ptr error_;
 };
@@ -89,12 +101,14 @@ Index3 index_of(size_t i, Index3 size) {
 size_t volume(Index3 size) { return size_t{size.x} * size.y * size.z; }
 
 Block::Block(const LaunchShape& shape, const Body& body)
-    : shape_(shape), body_(body), threads_(volume(shape.block)) {
+    : shape_(shape),
+      body_(body),
+      threads_(volume(shape.block)),
+      fibers_(fiber_pool(threads_.size())) {
   STMOE_CHECK(
       threads_.size() >= kWarpSize && threads_.size() % kWarpSize == 0 && threads_.size() <= 1024,
       "launch: {} threads in a block, expected a multiple of {} up to 1024", threads_.size(),
       kWarpSize);
-  for (size_t i = 0; i < threads_.size(); ++i) fibers_.push_back(std::make_unique<Fiber>());
   exchanged_.resize(threads_.size() / kWarpSize);
   dynamic_ = {std::make_unique<std::byte[]>(shape.shared_bytes), shape.shared_bytes};
 }
@@ -181,8 +195,8 @@ void Block::run(Index3 index) {
 }
 
 void* Block::static_memory(size_t bytes, const std::source_location& where) {
-  SharedMemory& memory = static_[{where.file_name() + format(":{}", where.function_name()),
-                                  where.line() * 1000 + where.column()}];
+  SharedMemory& memory =
+      static_[{where.file_name(), where.function_name(), where.line(), where.column()}];
   if (!memory.bytes) {
     memory = {std::make_unique<std::byte[]>(bytes), bytes};
     memory.poison();
@@ -208,6 +222,7 @@ void run(const LaunchShape& shape, const Body& body, uint64_t seed) {
   RandomStream random{RandomKey{seed}};
   for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
   if (count == 0) return;
+  const MemoryAccess access;
   Block one(shape, body);
   for (size_t i : order) one.run(index_of(i, shape.grid));
 }

@@ -7,8 +7,11 @@
 #include <utility>
 
 #include "cuda/device/device.h"
+#include "lib/tensor/device.h"
 #if defined(__CUDACC__)
 #include "cuda/runtime/stream.h"
+#else
+#include "cuda/emu/memory.h"
 #endif
 
 // The device that a .cu file registers its kernels for: STMOE_REGISTER_KERNELS(K, STMOE_GPU,
@@ -28,12 +31,13 @@ struct Grid {
 // Blocks of `block` threads along x for `count` of something, `each` of them a block.
 inline Grid blocks_for(int64_t count, int64_t each) { return {(count + each - 1) / each, 1}; }
 
-// `threads` a multiple of 32; a grid without blocks does nothing.
+// `threads` a multiple of 32; a grid without blocks does nothing, and while a step is planned
+// (PlanScope) nothing is launched. Pointers are to memory of the device.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
             Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "the kernel's number of arguments");
-  if (grid.x <= 0 || grid.y <= 0) return;
+  if (grid.x <= 0 || grid.y <= 0 || is_planning()) return;
   std::tuple<Parameters...> values{static_cast<Parameters>(arguments)...};
 #if defined(__CUDACC__)
   std::apply(
@@ -44,6 +48,7 @@ void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared
       },
       values);
 #else
+  std::apply([](const Parameters&... value) { (emu::check_argument(value), ...); }, values);
   struct Call final : emu::Body {
     void (*kernel)(Parameters...);
     const std::tuple<Parameters...>* values;

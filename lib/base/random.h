@@ -21,7 +21,8 @@ struct RandomKey {
 };
 
 // Four 32-bit words for counter block `counter` of the stream `key`.
-inline std::array<uint32_t, 4> philox4x32(RandomKey key, uint64_t counter) {
+// Kernels of a GPU call it too (constexpr).
+constexpr std::array<uint32_t, 4> philox4x32(RandomKey key, uint64_t counter) {
   uint32_t k0 = static_cast<uint32_t>(key.value), k1 = static_cast<uint32_t>(key.value >> 32);
   uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32);
   uint32_t c2 = 0, c3 = 0;
@@ -40,7 +41,7 @@ inline std::array<uint32_t, 4> philox4x32(RandomKey key, uint64_t counter) {
 }
 
 // The 32 random bits of element `index`: word index % 4 of block index / 4.
-inline uint32_t random_bits(RandomKey key, uint64_t index) {
+constexpr uint32_t random_bits(RandomKey key, uint64_t index) {
   return philox4x32(key, index / 4)[index % 4];
 }
 // out[i] = random_bits(key, first_index + i), many counters side by side. Kernels call
@@ -48,9 +49,11 @@ inline uint32_t random_bits(RandomKey key, uint64_t index) {
 void fill_random_bits(RandomKey key, uint64_t first_index, std::span<uint32_t> out);
 
 // Uniform in [0, 1) with 24 bits, exact in f32.
-inline float uniform_from_bits(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+constexpr float uniform_from_bits(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
-inline float random_uniform(RandomKey key, uint64_t index) {
+constexpr float random_uniform(RandomKey key, uint64_t index) {
   return uniform_from_bits(random_bits(key, index));
 }
 

@@ -14,8 +14,35 @@ thread_local StepArena* current_arena = nullptr;
 
 }  // namespace
 
+namespace {
+
+// What a step's tensors lie in, on the host or on a device.
+class Block {
+ public:
+  Block() = default;
+  Block(size_t bytes, Device device) : bytes_(bytes) {
+    if (is_host_memory(device))
+      pages_ = Pages(bytes);
+    else
+      buffer_ = allocate_on_heap(bytes, device);
+  }
+  std::byte* data() const { return buffer_ ? buffer_->data() : pages_.data(); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  Pages pages_;
+  std::shared_ptr<Buffer> buffer_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace
+
 class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
  public:
+  explicit Impl(Device device) : device_(device) {}
+  // While planning, `plan` is every device.
+  bool serves(Device device) const { return device == device_ || device == Device::plan; }
+
   void begin(std::string_view phase) {
     STMOE_CHECK(!open_, "arena: a step is already open");
     open_ = true;
@@ -78,7 +105,7 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
   void reserve(size_t bytes) {
     if (bytes <= block_.bytes()) return;
     block_ = {};
-    block_ = Pages(bytes);
+    block_ = Block(bytes, device_);
     if (!block_.data())
       throw OutOfMemoryError(
           format("out of memory: a step needs {} MiB for activations and gradients; raise "
@@ -100,7 +127,8 @@ class StepArena::Impl : public std::enable_shared_from_this<StepArena::Impl> {
   int64_t step_ = 0, clock_ = 0;
   std::vector<Lifetime> recorded_;
   size_t live_count_ = 0, live_bytes_ = 0, peak_live_bytes_ = 0;
-  Pages block_;
+  Block block_;
+  Device device_;
   std::map<size_t, size_t> live_in_block_;  // offset -> bytes
 
   friend class ArenaBuffer;
@@ -149,7 +177,7 @@ std::shared_ptr<Buffer> StepArena::Impl::allocate(size_t bytes, Device device) {
                                        std::move(heap), device);
 }
 
-StepArena::StepArena() : impl_(std::make_shared<Impl>()) {}
+StepArena::StepArena(Device device) : impl_(std::make_shared<Impl>(device)) {}
 StepArena::~StepArena() {
   if (current_arena == this) current_arena = nullptr;
 }
@@ -171,7 +199,7 @@ void StepArena::abandon_step() {
 }
 
 std::shared_ptr<Buffer> StepArena::allocate(size_t bytes, Device device) {
-  return impl_->allocate(bytes, device);
+  return impl_->serves(device) ? impl_->allocate(bytes, device) : nullptr;
 }
 
 size_t StepArena::planned_bytes() const { return impl_->planned_bytes(); }

@@ -4,7 +4,7 @@
 // (largest first, best fit between the lifetimes that overlap) and every later step of that phase
 // takes its memory from one block, in the order of allocation. A step with smaller tensors (a last,
 // short batch) fits the same plan; what does not fit goes to the heap, and the phase is planned
-// anew.
+// anew. An arena serves one device; tensors of a step on other devices come from their heaps.
 #pragma once
 
 #include <algorithm>
@@ -33,17 +33,17 @@ struct ArenaPlan {
 
 // What an allocation takes of the block.
 inline size_t arena_bytes(size_t bytes) {
-  constexpr size_t kAlignment = 64;
+  constexpr size_t kAlignment = 256;  // what matrix products on a GPU like best
   return std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
 }
 
-// Places lifetimes so that two that overlap in time never overlap in memory; 64-byte aligned
+// Places lifetimes so that two that overlap in time never overlap in memory; 256-byte aligned
 // offsets.
 ArenaPlan plan_offsets(const std::vector<Lifetime>& lifetimes);
 
 class StepArena {
  public:
-  StepArena();
+  explicit StepArena(Device device = Device::cpu);
   ~StepArena();
   StepArena(const StepArena&) = delete;
   StepArena& operator=(const StepArena&) = delete;
@@ -56,6 +56,7 @@ class StepArena {
   // Ends a step after an exception: nothing is checked, nothing is planned.
   void abandon_step();
 
+  // Null where the device is not the arena's.
   std::shared_ptr<Buffer> allocate(size_t bytes, Device device);
   // Size of the block, 0 before the first plan.
   size_t planned_bytes() const;

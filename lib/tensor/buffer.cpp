@@ -5,12 +5,13 @@
 #include <cstdlib>
 
 #include "lib/tensor/arena.h"
+#include "lib/tensor/device_memory.h"
 #include "lib/tensor/pages.h"
 
 namespace stmoe {
 namespace {
 
-std::atomic<size_t> in_use{0}, peak{0};
+std::atomic<size_t> in_use{0}, peak{0}, device_in_use{0};
 std::atomic<HeapFunction> replacement{nullptr};
 
 void count_allocation(size_t bytes) {
@@ -73,6 +74,18 @@ class PlannedBuffer final : public Buffer {
   Pages pages_;
 };
 
+class DeviceBuffer final : public Buffer {
+ public:
+  DeviceBuffer(size_t bytes, Device device)
+      : Buffer(kernels<DeviceMemoryKernels>(device).allocate(bytes), bytes, device) {
+    device_in_use += bytes_;
+  }
+  ~DeviceBuffer() override {
+    kernels<DeviceMemoryKernels>(device_).release(data_, bytes_);
+    device_in_use -= bytes_;
+  }
+};
+
 #if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kSmallestInPages = SIZE_MAX;
 #else
@@ -80,9 +93,9 @@ constexpr size_t kSmallestInPages = size_t{256} << 10;
 #endif
 
 std::shared_ptr<Buffer> new_buffer(size_t bytes, Device device, size_t smallest_in_pages) {
-  STMOE_CHECK(is_host_memory(device), "allocate: device {} is not in this build", name_of(device));
   if (device == Device::plan || is_planning())
     return std::make_shared<PlannedBuffer>(bytes, device);
+  if (!is_host_memory(device)) return std::make_shared<DeviceBuffer>(bytes, device);
   if (HeapFunction function = replacement) return function(bytes, device);
   if (bytes >= smallest_in_pages) return std::make_shared<PagesBuffer>(bytes, device);
   return std::make_shared<HeapBuffer>(bytes, device);
@@ -95,7 +108,8 @@ std::shared_ptr<Buffer> allocate_on_heap(size_t bytes, Device device) {
 }
 
 std::shared_ptr<Buffer> allocate(size_t bytes, Device device) {
-  if (StepArena* arena = StepArena::current()) return arena->allocate(bytes, device);
+  if (StepArena* arena = StepArena::current())
+    if (auto buffer = arena->allocate(bytes, device)) return buffer;
   // Without an arena (generation, tests) memory is asked for again and again: the C library keeps
   // what is freed.
   return new_buffer(bytes, device, SIZE_MAX);
@@ -105,5 +119,6 @@ void replace_heap(HeapFunction function) { replacement = function; }
 
 size_t heap_bytes_in_use() { return in_use; }
 size_t heap_bytes_peak() { return peak; }
+size_t device_bytes_in_use() { return device_in_use; }
 
 }  // namespace stmoe

@@ -10,7 +10,7 @@
 
 namespace stmoe {
 
-// 64-byte aligned memory on one device, released when the last owner goes.
+// 64-byte aligned memory on one device (256 on cuda), released when the last owner goes.
 class Buffer {
  public:
   virtual ~Buffer() = default;
@@ -47,5 +47,7 @@ void replace_heap(HeapFunction function);
 // Bytes in heap buffers now, and the most there ever were (arena blocks are counted by the arena).
 size_t heap_bytes_in_use();
 size_t heap_bytes_peak();
+// In buffers and arena blocks on emu and cuda.
+size_t device_bytes_in_use();
 
 }  // namespace stmoe

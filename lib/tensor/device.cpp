@@ -14,13 +14,22 @@ const void* find_entry(const KernelTable& table, Device device) {
   return nullptr;
 }
 
-thread_local bool planning = false;
+// Not planning: `plan`.
+thread_local Device planned = Device::plan;
+
+const void* find_planned(const KernelTable& table) {
+  if (planned == Device::cuda)
+    for (Device device : {Device::cuda, Device::emu})
+      if (const void* found = find_entry(table, device)) return found;
+  return find_entry(table, Device::plan);
+}
 
 }  // namespace
 
-PlanScope::PlanScope() : before_(std::exchange(planning, true)) {}
-PlanScope::~PlanScope() { planning = before_; }
-bool is_planning() { return planning; }
+PlanScope::PlanScope(Device device) : before_(std::exchange(planned, device)) {}
+PlanScope::~PlanScope() { planned = before_; }
+bool is_planning() { return planned != Device::plan; }
+Device layout_device(Device device) { return is_planning() ? planned : device; }
 
 std::string_view name_of(Device device) {
   static constexpr std::string_view kNames[] = {"cpu", "emu", "cuda", "plan"};
@@ -31,11 +40,14 @@ void register_kernels(KernelTable& table, Device device, CpuLevel level, const v
   table.entries[static_cast<int>(device)][static_cast<int>(level)] = kernels;
 }
 
+bool has_kernels(const KernelTable& table, Device device) {
+  return find_entry(table, device) != nullptr;
+}
+
 const void* find_kernels(const KernelTable& table, Device device, const char* op,
                          const void* idle) {
-  if (planning) device = Device::plan;
-  const void* found = find_entry(table, device);
-  if (!found && device == Device::emu) found = find_entry(table, Device::cpu);
+  if (is_planning()) device = Device::plan;
+  const void* found = device == Device::plan ? find_planned(table) : find_entry(table, device);
   if (!found && device == Device::plan) found = idle;
   if (found) return found;
   std::vector<std::string_view> known;

@@ -6,11 +6,10 @@
 #include "lib/base/threads.h"
 #include "lib/tensor/copy.h"
 #include "lib/tensor/cpu/convert.h"
+#include "lib/tensor/device_memory.h"
 
 namespace stmoe {
 namespace {
-
-constexpr int64_t kChunk = 1 << 15;
 
 Shape row_major_strides(const Shape& shape) {
   Shape strides = shape;
@@ -72,8 +71,9 @@ bool Tensor::is_contiguous() const {
 
 double Tensor::item() const {
   STMOE_CHECK(numel() == 1, "tensor: item of shape {}", shape_.text());
+  const Tensor host = on(Device::cpu);
   double value = 0;
-  visit_any(dtype_, [&](auto tag) { value = convert<double>(*data<decltype(tag)>()); });
+  visit_any(dtype_, [&](auto tag) { value = convert<double>(*host.data<decltype(tag)>()); });
   return value;
 }
 
@@ -136,29 +136,47 @@ Tensor Tensor::to(DType dtype) const {
   return result;
 }
 
+Tensor Tensor::on(Device target) const {
+  if (device() == target || (is_host_memory(device()) && is_host_memory(target))) return *this;
+  Tensor result = empty(shape_, dtype_, target);
+  result.copy_from(*this);
+  return result;
+}
+
+// Between devices bytes travel: what is strided or of another type is made on the side of `source`.
+void Tensor::copy_between_devices(const Tensor& source) const {
+  if (!is_contiguous()) {
+    const Tensor here = empty(shape_, dtype_, device());
+    here.copy_between_devices(source);
+    return copy_from(here);
+  }
+  const Tensor from = source.to(dtype_).contiguous();
+  STMOE_CHECK(is_host_memory(device()) || is_host_memory(source.device()),
+              "tensor: copy from {} to {}", name_of(source.device()), name_of(device()));
+  if (is_host_memory(device()))
+    kernels<DeviceMemoryKernels>(source.device()).to_host(raw(), from.raw(), bytes());
+  else
+    kernels<DeviceMemoryKernels>(device()).to_device(raw(), from.raw(), bytes());
+}
+
 void Tensor::copy_from(const Tensor& source) const {
   STMOE_CHECK(shape_ == source.shape(), "tensor: copy of {} into {}", source.shape().text(),
               shape_.text());
-  STMOE_CHECK(is_host_memory(device()) && is_host_memory(source.device()));
   if (numel() == 0) return;
-  kernels<CopyKernels>(device()).copy(*this, source);
+  const bool is_host = is_host_memory(device());
+  if (device() == source.device() || (is_host && is_host_memory(source.device())))
+    kernels<CopyKernels>(device()).copy(*this, source);
+  else
+    copy_between_devices(source);
 }
 
 void Tensor::fill(double value) const {
-  STMOE_CHECK(is_contiguous() && is_host_memory(device()));
-  if (device() == Device::plan || (is_planning() && value == 0.0)) return;
-  if (value == 0.0) {
-    parallel_for(static_cast<int64_t>(bytes()), 1 << 18, [&](int64_t begin, int64_t end) {
-      std::memset(raw() + begin, 0, static_cast<size_t>(end - begin));
-    });
-    return;
-  }
-  visit_any(dtype_, [&](auto tag) {
-    using T = decltype(tag);
-    T* out = data<T>();
-    parallel_for(numel(), kChunk, [&](int64_t begin, int64_t end) {
-      std::fill(out + begin, out + end, convert<T>(value));
-    });
+  STMOE_CHECK(is_contiguous());
+  if (numel() == 0 || device() == Device::plan || (is_planning() && value == 0.0)) return;
+  if (value != 0.0) return kernels<CopyKernels>(device()).fill(*this, value);
+  if (!is_host_memory(device())) return kernels<DeviceMemoryKernels>(device()).zero(raw(), bytes());
+  parallel_for(static_cast<int64_t>(bytes()), 1 << 18, [&](int64_t begin, int64_t end) {
+    std::memset(raw() + begin, 0, static_cast<size_t>(end - begin));
   });
 }
 

@@ -70,7 +70,7 @@ class Tensor {
     STMOE_CHECK(is_contiguous(), "tensor: span of a non-contiguous view {}", shape_.text());
     return {data<T>(), static_cast<size_t>(numel())};
   }
-  // The only element, converted to f64; host memory only.
+  // The only element, converted to f64. Waits for the device.
   double item() const;
 
   // Views. reshape needs a contiguous tensor; one dimension may be -1.
@@ -78,15 +78,18 @@ class Tensor {
   Tensor transpose(int a, int b) const;
   Tensor slice(int dim, int64_t begin, int64_t end) const;
 
-  // Copies; host memory only for now (device copies belong to the device's runtime).
+  // Copies, by the device's kernels. Between devices copy_from to a host waits for the device.
   Tensor contiguous() const;  // this itself when contiguous already
   Tensor clone() const;
   Tensor clone_to_heap() const;
-  Tensor to(DType dtype) const;  // this itself when the type is the same; rounds to nearest even
+  Tensor to(DType dtype) const;    // this itself when the type is the same; rounds to nearest even
+  Tensor on(Device device) const;  // this itself when that device reads its memory
   void copy_from(const Tensor& source) const;  // same shape; converts the element type
   void fill(double value) const;
 
  private:
+  void copy_between_devices(const Tensor& source) const;
+
   std::shared_ptr<Buffer> buffer_;
   int64_t offset_ = 0;  // in elements
   Shape shape_, strides_;

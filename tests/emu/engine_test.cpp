@@ -10,6 +10,7 @@
 #include <catch2/catch.hpp>
 
 #include "cuda/device/warp.h"
+#include "cuda/emu/memory.h"
 #include "cuda/runtime/launch.h"
 #include "lib/base/error.h"
 
@@ -75,6 +76,7 @@ std::string message(void (*launch_it)()) {
 }  // namespace
 
 TEST_CASE("every thread of every block runs once", "[emu]") {
+  const emu::HostPointers host_pointers;
   std::vector<float> x(1000, 0.0f);
   launch(add_one, blocks_for(1000, 128), 128, 0, x.data(), 1000);
   CHECK(std::set<float>(x.begin(), x.end()) == std::set<float>{1.0f});
@@ -83,6 +85,7 @@ TEST_CASE("every thread of every block runs once", "[emu]") {
 }
 
 TEST_CASE("shared memory belongs to the block, and barriers order it", "[emu]") {
+  const emu::HostPointers host_pointers;
   std::vector<int> x(256);
   for (int i = 0; i < 256; ++i) x[static_cast<size_t>(i)] = i;
   launch(reverse_block, Grid{4, 1}, 64, 0, x.data());
@@ -90,6 +93,7 @@ TEST_CASE("shared memory belongs to the block, and barriers order it", "[emu]") 
 }
 
 TEST_CASE("warps and blocks add up, with the same bits in every thread", "[emu]") {
+  const emu::HostPointers host_pointers;
   std::vector<float> x(96), sum(96);
   std::vector<int> lanes(96);
   float expected = 0;
@@ -101,6 +105,7 @@ TEST_CASE("warps and blocks add up, with the same bits in every thread", "[emu]"
 }
 
 TEST_CASE("blocks run in a random order of a given seed", "[emu]") {
+  const emu::HostPointers host_pointers;
   std::vector<int> order;
   launch(record_order, Grid{50, 1}, 32, 0, &order);
   CHECK(std::set<int>(order.begin(), order.end()).size() == 50);
@@ -108,12 +113,14 @@ TEST_CASE("blocks run in a random order of a given seed", "[emu]") {
 }
 
 TEST_CASE("shared memory that nobody wrote is not a number", "[emu]") {
+  const emu::HostPointers host_pointers;
   std::vector<float> y(32);
   launch(read_unwritten, Grid{2, 1}, 32, 32 * sizeof(float), y.data());
   for (float each : y) REQUIRE(std::isnan(each));
 }
 
 TEST_CASE("a barrier that not all threads reach is reported with its line", "[emu]") {
+  const emu::HostPointers host_pointers;
   CHECK_THAT(message([] { launch(leave_before_barrier, Grid{}, 64, 0, 40); }),
              Catch::Contains("24 threads have left the kernel") &&
                  Catch::Contains("40 threads wait at") && Catch::Contains("engine_test.cpp:"));
@@ -123,12 +130,14 @@ TEST_CASE("a barrier that not all threads reach is reported with its line", "[em
 }
 
 TEST_CASE("a shuffle with a lane that has left is reported", "[emu]") {
+  const emu::HostPointers host_pointers;
   static std::vector<int> y(32);
   CHECK_THAT(message([] { launch(leave_before_shuffle, Grid{}, 32, 0, y.data()); }),
              Catch::Contains("1 threads have left") && Catch::Contains("for their warp"));
 }
 
 TEST_CASE("an error inside a kernel ends the launch, and the next launch runs", "[emu]") {
+  const emu::HostPointers host_pointers;
   CHECK_THAT(message([] { launch(fail, Grid{3, 1}, 64, 0, 5); }), Catch::Contains("thread 5"));
   std::vector<float> x(32, 0.0f);
   launch(add_one, Grid{}, 32, 0, x.data(), 32);

@@ -9,6 +9,7 @@
 #include "lib/autograd/tape.h"
 #include "lib/base/random.h"
 #include "lib/base/threads.h"
+#include "lib/tensor/device_memory.h"
 #include "tests/support/guarded_heap.h"
 
 namespace stmoe::test {
@@ -81,8 +82,9 @@ struct Recorded {
 };
 
 Recorded forward_and_backward(const OpCase& op_case, const std::vector<Tensor>& xs,
-                              const std::vector<Tensor>& dys, DType dtype) {
-  OpArguments arguments{{}, dtype};
+                              const std::vector<Tensor>& dys, DType dtype,
+                              Device device = Device::cpu) {
+  OpArguments arguments{{}, dtype, device};
   for (size_t i = 0; i < xs.size(); ++i)
     arguments.inputs.push_back(op_case.inputs[i].is_differentiable ? Var::leaf(xs[i]) : Var(xs[i]));
   const OpResults results = op_case.call(arguments);
@@ -203,6 +205,43 @@ void check_levels(const OpCase& op_case, const std::vector<Tensor>& xs,
   }
 }
 
+std::vector<Tensor> all_on(Device device, const std::vector<Tensor>& tensors) {
+  std::vector<Tensor> result;
+  for (const Tensor& t : tensors) result.push_back(t.defined() ? t.on(device) : t);
+  return result;
+}
+
+// The kernels of a device give nearly what the CPU's gave, and again the same bits.
+void check_device(const OpCase& op_case, Device device, const std::vector<Tensor>& xs,
+                  const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
+  INFO("on device " << name_of(device));
+  const std::vector<Tensor> there = all_on(device, xs), gradients = all_on(device, dys);
+  const auto run = [&]() -> Recorded {
+    const Recorded r = forward_and_backward(op_case, there, gradients, dtype, device);
+    return {all_on(Device::cpu, r.ys), all_on(Device::cpu, r.dxs)};
+  };
+  const Recorded first = run(), second = run();
+  require_close_all(first.ys, plain.ys, op_case.tolerance.of(dtype));
+  require_close_all(first.dxs, plain.dxs, op_case.gradient_tolerance.of(dtype));
+  for (size_t i = 0; i < first.ys.size(); ++i) require_same_bits(second.ys[i], first.ys[i]);
+  for (size_t i = 0; i < first.dxs.size(); ++i)
+    if (first.dxs[i].defined()) require_same_bits(second.dxs[i], first.dxs[i]);
+}
+
+void check_devices(const OpCase& op_case, const std::vector<Tensor>& xs,
+                   const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
+  if (dtype == DType::f64) return;
+  for (Device device : {Device::emu, Device::cuda}) {
+    if (!has_kernels(kernel_table<DeviceMemoryKernels>, device)) continue;
+    try {
+      check_device(op_case, device, xs, dys, plain, dtype);
+    } catch (const BugError& error) {
+      if (std::string_view(error.what()).find("there is no kernel") == std::string_view::npos)
+        throw;
+    }
+  }
+}
+
 // Every layout and thread count gives what the plain run gave.
 void check_variants(const OpCase& op_case, const std::vector<Tensor>& xs,
                     const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
@@ -249,6 +288,7 @@ void check_dtype(const OpCase& op_case, DType dtype) {
     }
   }
   check_levels(op_case, xs, dys, plain, dtype);
+  check_devices(op_case, xs, dys, plain, dtype);
   check_variants(op_case, xs, dys, plain, dtype);
 }
 

@@ -26,6 +26,11 @@ struct OpInput {
 struct OpArguments {
   std::vector<Var> inputs;
   DType dtype;  // the type under test
+  Device device = Device::cpu;
+  // A captured tensor where the inputs are.
+  Tensor on_device(const Tensor& tensor) const {
+    return tensor.defined() ? tensor.on(device) : tensor;
+  }
   const Var& operator[](size_t i) const { return inputs[i]; }
 };
 
@@ -70,6 +75,8 @@ struct OpCase {
 //    of up to 256, else four random directions);
 //  - f32, bf16: gradients against the f64 ones at the same values; their element types;
 //  - nearly the same from the kernels of every lower CPU level (lib/base/cpu_level.h);
+//  - f32, bf16: nearly the same from the kernels of a GPU, emulated and, where there is one, real,
+//  and there twice the same bits;
 //  - inputs as transposed and as sliced views;
 //  - the same bits with one thread and with three.
 void check_op(const OpCase& op_case);

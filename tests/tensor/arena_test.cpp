@@ -25,7 +25,7 @@ size_t live_peak(const std::vector<Lifetime>& lifetimes) {
   for (const Lifetime& at : lifetimes) {
     size_t live = 0;
     for (const Lifetime& other : lifetimes)
-      if (other.begin <= at.begin && at.begin < other.end) live += (other.bytes + 63) / 64 * 64;
+      if (other.begin <= at.begin && at.begin < other.end) live += arena_bytes(other.bytes);
     peak = std::max(peak, live);
   }
   return peak;
@@ -35,7 +35,7 @@ void require_sound(const std::vector<Lifetime>& lifetimes, const ArenaPlan& plan
   REQUIRE(plan.offsets.size() == lifetimes.size());
   for (size_t i = 0; i < lifetimes.size(); ++i) {
     const Lifetime& a = lifetimes[i];
-    REQUIRE(plan.offsets[i] % 64 == 0);
+    REQUIRE(plan.offsets[i] % arena_bytes(1) == 0);
     REQUIRE(plan.offsets[i] + a.bytes <= plan.bytes);
     for (size_t j = 0; j < i; ++j) {
       const Lifetime& b = lifetimes[j];

@@ -55,7 +55,17 @@ void copy_cpu(const Tensor& to, const Tensor& from) {
   });
 }
 
-STMOE_REGISTER_KERNELS(CopyKernels, cpu, {copy_cpu})
+void fill_cpu(const Tensor& to, double value) {
+  visit_any(to.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    T* out = to.data<T>();
+    parallel_for(to.numel(), kChunk, [&](int64_t begin, int64_t end) {
+      std::fill(out + begin, out + end, convert<T>(value));
+    });
+  });
+}
+
+STMOE_REGISTER_KERNELS(CopyKernels, cpu, {copy_cpu, fill_cpu})
 
 }  // namespace
 }  // namespace stmoe
