@@ -26,13 +26,13 @@ struct EvalArguments {
   throw UsageError(what + "\nsee stmoe-eval --help");
 }
 
-void perplexity(const EvalArguments& arguments) {
+void perplexity(const EvalArguments& arguments, Device device) {
   if (!arguments.perplexity)
     fail_usage("nothing to do: give --perplexity CORPUS.h5, or the command generate");
   if (!arguments.checkpoint)
     fail_usage("--checkpoint is missing: name a checkpoint or a run directory");
   if (arguments.output) check_writable(*arguments.output);
-  const LoadedModel loaded = load_model(*arguments.checkpoint);
+  const LoadedModel loaded = load_model(*arguments.checkpoint, device);
   ValidationSource source(loaded.recipe.data, loaded.vocabulary, *arguments.perplexity,
                           /*num_batches=*/0);
   const CorpusLoss loss = corpus_loss(*loaded.model, source, loaded.compute());
@@ -44,7 +44,7 @@ void perplexity(const EvalArguments& arguments) {
   std::fputs((arguments.json ? json_text(results) : table_text(results)).c_str(), stdout);
 }
 
-void generate_lines(const EvalArguments& arguments) {
+void generate_lines(const EvalArguments& arguments, Device device) {
   std::ifstream file;
   if (arguments.input) {
     file.open(*arguments.input);
@@ -52,7 +52,7 @@ void generate_lines(const EvalArguments& arguments) {
       throw InputError(
           format("{}: cannot be read ({})", arguments.input->string(), errno_text(errno)));
   }
-  const LoadedModel loaded = load_model(*arguments.checkpoint);
+  const LoadedModel loaded = load_model(*arguments.checkpoint, device);
   GenerationOptions options;
   options.max_length = arguments.max_length.value_or(0);
   // Someone who types waits for an answer to each line.
@@ -71,7 +71,7 @@ void define(Command& command, EvalArguments& arguments) {
   command.example(
       "stmoe-eval --checkpoint runs/quickstart --perplexity heldout.h5 --output results.json");
   command.example("stmoe-eval generate --checkpoint runs/quickstart --input blanks.txt");
-  command.run([&](const ProgramContext&) { perplexity(arguments); });
+  command.run([&](const ProgramContext& context) { perplexity(arguments, context.device); });
   Command& generation =
       command.subcommand("generate", "Write one line for each line read, decoded greedily");
   generation.add("--checkpoint", &arguments.checkpoint, checkpoint_help, {.required = true});
@@ -80,7 +80,7 @@ void define(Command& command, EvalArguments& arguments) {
                  "Most tokens of an output (default: the recipe's target length)", {.at_least = 1});
   generation.example(
       "echo 'The <extra_id_0> is warm.' | stmoe-eval generate --checkpoint runs/quickstart");
-  generation.run([&](const ProgramContext&) { generate_lines(arguments); });
+  generation.run([&](const ProgramContext& context) { generate_lines(arguments, context.device); });
 }
 
 }  // namespace

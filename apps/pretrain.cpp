@@ -76,15 +76,17 @@ struct Arguments {
 
 void train(const Recipe& recipe, const Arguments& arguments, const ProgramContext& context) {
   PretrainOptions options{*arguments.output, arguments.steps, arguments.resume};
+  options.device = context.device;
   options.profile = arguments.profile.has_value();
   if (options.profile && !arguments.profile->empty()) options.trace = *arguments.profile;
   pretrain(recipe, options, context.stop);
 }
 
-void benchmark(const Recipe& recipe, const Arguments& arguments) {
+void benchmark(const Recipe& recipe, const Arguments& arguments, const ProgramContext& context) {
   const bool has_trace = arguments.profile && !arguments.profile->empty();
   const BenchmarkResult result =
       run_benchmark(recipe, {.steps = *arguments.benchmark,
+                             .device = context.device,
                              .most_events = has_trace ? kMostTraceEvents : 0,
                              .output = arguments.output});
   const bool is_profiled = arguments.profile.has_value();
@@ -110,7 +112,7 @@ void run(const Arguments& arguments, const ProgramContext& context) {
     return;
   }
   try {
-    arguments.benchmark ? benchmark(recipe, arguments) : train(recipe, arguments, context);
+    arguments.benchmark ? benchmark(recipe, arguments, context) : train(recipe, arguments, context);
   } catch (const OutOfMemoryError& error) {
     throw UsageError(explain_out_of_memory(recipe, error.what()));
   }

@@ -148,6 +148,11 @@ void Checkpoint::Impl::check_target(const TensorInfo& info, const Tensor& into) 
 }
 
 void Checkpoint::Impl::read(const TensorInfo& info, const Tensor& into) {
+  if (!is_host_memory(into.device())) {
+    const Tensor host = Tensor::empty_on_heap(into.shape(), into.dtype());
+    read(info, host);
+    return into.copy_from(host);
+  }
   Hdf5Dataset whole = main.dataset(info.name);
   if (!whole.is_virtual()) return whole.read(into);
   int64_t num_read = 0;

@@ -21,6 +21,16 @@ struct Batch {
   Tensor encoder_tokens_BL, encoder_segments_BL;              // i32
   Tensor decoder_inputs_BT, targets_BT, decoder_segments_BT;  // i32
   int64_t num_input_tokens = 0, num_target_tokens = 0;        // not padding
+
+  Batch on(Device device) const {
+    return {encoder_tokens_BL.on(device),
+            encoder_segments_BL.on(device),
+            decoder_inputs_BT.on(device),
+            targets_BT.on(device),
+            decoder_segments_BT.on(device),
+            num_input_tokens,
+            num_target_tokens};
+  }
 };
 
 // The endless pretraining stream of a recipe: batches of data.batch_size sequences, made ahead on a

@@ -16,7 +16,9 @@ double mean_dropped_fraction(const std::vector<LayerRouting>& layers) {
   return layers.empty() ? 0 : sum / static_cast<double>(layers.size());
 }
 
-void add_batch(CorpusLoss& total, const EncoderDecoder& model, const Batch& batch, DType compute) {
+void add_batch(CorpusLoss& total, const EncoderDecoder& model, const Batch& on_host,
+               DType compute) {
+  const Batch batch = on_host.on(model.device());
   NoGradScope no_grad;
   ForwardContext context;
   context.compute = compute;
@@ -42,7 +44,7 @@ std::vector<std::pair<std::string, double>> CorpusLoss::metrics() const {
 
 CorpusLoss corpus_loss(const EncoderDecoder& model, ValidationSource& source, DType compute) {
   CorpusLoss total;
-  StepArena arena;
+  StepArena arena(model.device());
   while (const auto batch = source.next()) {
     ArenaStep step(arena, "evaluate");
     add_batch(total, model, *batch, compute);

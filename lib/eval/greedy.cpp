@@ -27,10 +27,10 @@ std::vector<std::vector<int32_t>> decode_greedily(const EncoderDecoder& model,
   const int64_t batch = tokens_BL.dim(0);
   std::vector<std::vector<int32_t>> texts(static_cast<size_t>(batch));
   std::vector<bool> has_ended(static_cast<size_t>(batch), false);
-  DecoderState state(model, tokens_BL, max_length, compute);
+  DecoderState state(model, tokens_BL.on(model.device()), max_length, compute);
   const Tensor inputs_B = Tensor::zeros({batch}, DType::i32);  // the start token is 0
   while (state.position() < max_length && std::ranges::find(has_ended, false) != has_ended.end()) {
-    const Tensor logits_BV = state.step(inputs_B);
+    const Tensor logits_BV = state.step(inputs_B.on(model.device())).on(Device::cpu);
     for (int64_t b = 0; b < batch; ++b) {
       const size_t row = static_cast<size_t>(b);
       const int32_t token = most_probable(logits_BV.slice(0, b, b + 1));

@@ -24,14 +24,14 @@ Vocabulary load_vocabulary(const Recipe& recipe, const Checkpoint& checkpoint, c
 
 }  // namespace
 
-LoadedModel load_model(const Path& named) {
+LoadedModel load_model(const Path& named, Device device) {
   const Path path = find_checkpoint(named);
   const Checkpoint checkpoint = Checkpoint::open(path);
   Recipe recipe = parse_config<Recipe>(checkpoint.recipe_yaml(), path / "recipe");
   Vocabulary vocabulary = load_vocabulary(recipe, checkpoint, path);
   if (recipe.model.vocabulary_size == 0) recipe.model.vocabulary_size = vocabulary.padded_size();
-  auto store =
-      std::make_unique<ParameterStore>(RandomKey{}, DType::f32, ParameterStore::Mode::zeroed);
+  auto store = std::make_unique<ParameterStore>(RandomKey{}, DType::f32,
+                                                ParameterStore::Mode::zeroed, device);
   auto model = std::make_unique<EncoderDecoder>(recipe.model, recipe.moe, *store);
   std::vector<NamedTensor> weights;
   for (const Parameter& parameter : store->parameters())

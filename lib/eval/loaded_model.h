@@ -25,6 +25,6 @@ struct LoadedModel {
 // `path` is what find_checkpoint takes: a checkpoint or a run directory. Reads the weights, not the
 // optimizer state. Throws InputError when the checkpoint is damaged, or when the vocabulary that
 // its recipe names is missing or another.
-LoadedModel load_model(const Path& path);
+LoadedModel load_model(const Path& path, Device device = Device::cpu);
 
 }  // namespace stmoe

@@ -38,7 +38,7 @@ Var mean(const std::vector<Var>& values) {
 // layers together. The layers of a stack have the same groups.
 Var joined_balance_loss(const std::vector<LayerLosses>& layers) {
   const Var& first_GE = layers.front().balance.probability_GE;
-  const Tensor share_GE = Tensor::zeros(first_GE.shape(), first_GE.dtype());
+  const Tensor share_GE = Tensor::zeros(first_GE.shape(), first_GE.dtype(), first_GE.device());
   for (const LayerLosses& layer : layers) add_in_place(share_GE, layer.balance.share_GE);
   std::vector<Var> products;
   for (const LayerLosses& layer : layers)

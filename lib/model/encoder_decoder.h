@@ -56,6 +56,8 @@ class EncoderDecoder {
   Var logits(const Var& h) const;
 
   int64_t vocabulary_size() const { return vocabulary_size_; }
+  // Where its weights are; a weight that is only planned is nowhere: cpu.
+  Device device() const { return embedding_.table().device(); }
 
  private:
   struct Complete {};  // the config is resolved

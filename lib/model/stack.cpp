@@ -203,12 +203,14 @@ DecoderStack::Cache DecoderStack::make_cache(const EncoderView& encoder, int64_t
   Cache cache;
   for (const Block& block : blocks_) {
     const Shape shape = {batch, capacity, num_heads_, d_kv_};
-    cache.self.push_back({Tensor::empty(shape, encoder.encoder_BLD.dtype()),
-                          Tensor::empty(shape, encoder.encoder_BLD.dtype())});
+    const auto empty = [&] {
+      return Tensor::empty(shape, encoder.encoder_BLD.dtype(), encoder.encoder_BLD.device());
+    };
+    cache.self.push_back({empty(), empty()});
     cache.cross.push_back(block.cross_attention.project_source(encoder.encoder_BLD));
   }
   cache.encoder_segments_BL = encoder.segments_BL;
-  cache.query_segments_B1 = Tensor::full({batch, 1}, DType::i32, 1.0);
+  cache.query_segments_B1 = Tensor::full({batch, 1}, DType::i32, 1.0, encoder.encoder_BLD.device());
   cache.position_bias = relative_bias_.forward(capacity);
   return cache;
 }

@@ -138,6 +138,11 @@ void initialize(const Tensor& values, const Initializer& initializer, RandomKey 
     values.fill(initializer.value);
     return;
   }
+  if (!is_host_memory(values.device())) {
+    const Tensor host = Tensor::empty_on_heap(values.shape(), values.dtype());
+    initialize(host, initializer, key);
+    return values.copy_from(host);
+  }
   if (values.dtype() == DType::f64)
     fill_random<double>(values, initializer, key);
   else

@@ -11,13 +11,10 @@
 #include "lib/data/batch_source.h"
 #include "lib/model/flops.h"
 #include "lib/ops/product_peak.h"
-#include "lib/optim/gradients.h"
-#include "lib/optim/optimizer.h"
 #include "lib/optim/schedule.h"
-#include "lib/tensor/arena.h"
 #include "lib/train/benchmark_file.h"
 #include "lib/train/routing_log.h"
-#include "lib/train/train_step.h"
+#include "lib/train/step_runner.h"
 #include "lib/train/vocabulary_size.h"
 
 namespace stmoe {
@@ -76,33 +73,22 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
   const Recipe recipe = with_vocabulary_size(original, "--benchmark");
   const PinnedThreads pinned;
   BenchmarkResult result;
-  int64_t program_bytes = 0;
   result.product_peak_flops_per_second =
       measure_product_peak(parse_dtype(recipe.precision.compute), kPeakSeconds);
-  ParameterStore store(RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("weights"));
-  const EncoderDecoder model(recipe.model, recipe.moe, store);
-  const auto optimizer = make_optimizer(recipe.optimizer, store.parameters());
-  keep_rounded_weights(recipe, store.parameters());
+  StepRunner runner(recipe, options.device, ParameterStore::Mode::initialized);
   const auto schedule = make_schedule(recipe.schedule, recipe.train.steps);
   const Batch batch = synthetic_batch(recipe);
-  if (options.output) write_benchmark_file(*options.output, recipe, store.parameters(), batch);
-  StepArena arena;
+  if (options.output) write_benchmark_file(*options.output, recipe, runner.parameters(), batch);
   std::vector<double> seconds;
   for (int64_t step = 0; step < kWarmupSteps + options.steps; ++step) {
     if (step == kWarmupSteps) start_profile(options.most_events);
     const Stopwatch watch;
     const StepScope scope;
-    ArenaStep arena_step(arena, "train");
-    StepLosses losses = accumulate_gradients(model, recipe, batch, step);
+    auto [losses, norm] = runner.compute(batch, step);
     if (step == 0)
       result.first_loss = losses.cross_entropy / static_cast<double>(losses.target_tokens);
-    const double norm = global_gradient_norm(store.parameters());
-    if (recipe.train.gradient_clip > 0 && norm > recipe.train.gradient_clip)
-      scale_gradients(store.parameters(), recipe.train.gradient_clip / norm);
-    optimizer->update(store.parameters(), schedule->rate(step), step);
-    clear_gradients(store.parameters());
-    arena_step.finish();
-    if (step == 0) program_bytes = measure_program_bytes(store.parameters(), *optimizer);
+    runner.update(schedule->rate(step), step, norm);
+    runner.finish();
     if (step >= kWarmupSteps) seconds.push_back(watch.seconds());
     result.routing = std::move(losses.layers);
   }
@@ -118,8 +104,8 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
           recipe.model, recipe.moe,
           {recipe.data.input_length, recipe.data.resolved_target_length()}) /
       result.seconds_per_step;
-  result.memory = plan_memory(program_bytes, store.parameters(), *optimizer, arena);
-  result.alive_at_peak = alive_table(arena);
+  result.memory = runner.memory_plan();
+  result.alive_at_peak = alive_table(runner.arena());
   result.peak_memory_bytes = peak_resident_bytes();
   result.peaks = measure_machine_peaks();  // last: it needs memory of its own
   return result;

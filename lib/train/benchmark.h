@@ -28,7 +28,8 @@ struct BenchmarkResult {
 };
 
 struct BenchmarkOptions {
-  int64_t steps = 1;                // timed ones, after a warm-up of two
+  int64_t steps = 1;  // timed ones, after a warm-up of two
+  Device device = Device::cpu;
   size_t most_events = 0;           // single events that the profile keeps, for a trace
   std::optional<Path> output = {};  // a folder for benchmark.h5: what the first step starts from
 };

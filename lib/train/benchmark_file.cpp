@@ -11,7 +11,7 @@ void write_benchmark_file(const Path& folder, const Recipe& recipe, const Parame
   Hdf5File file = Hdf5File::create(folder / "benchmark.h5");
   auto write = [&](const std::string& name, const Tensor& tensor) {
     file.create_dataset(name, parse_element_type(name_of(tensor.dtype())), tensor.shape().dims())
-        .write(tensor);
+        .write(tensor.on(Device::cpu));
   };
   file.write_text("recipe", print_config(recipe));
   for (const Parameter& parameter : parameters)

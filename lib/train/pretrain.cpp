@@ -219,7 +219,8 @@ void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData da
   const int64_t end = options.steps.value_or(recipe.train.steps);
   Trainer trainer(
       recipe, std::move(data),
-      from || initial ? Trainer::Weights::to_be_restored : Trainer::Weights::initialized);
+      from || initial ? Trainer::Weights::to_be_restored : Trainer::Weights::initialized,
+      options.device);
   if (from) {
     trainer.restore(Checkpoint::open(*from));
     log_info("[train] going on from {}", from->string());

@@ -12,9 +12,10 @@
 namespace stmoe {
 
 struct PretrainOptions {
-  Path output;                     // the run directory
-  std::optional<int64_t> steps;    // end here instead of at train.steps
-  std::string resume = "auto";     // auto, never, or a directory
+  Path output;                   // the run directory
+  std::optional<int64_t> steps;  // end here instead of at train.steps
+  std::string resume = "auto";   // auto, never, or a directory
+  Device device = Device::cpu;
   bool profile = false;            // steps 3 to 12 of this process, in profile.txt and trace.json
   std::optional<Path> trace = {};  // instead of trace.json of the run directory
 };

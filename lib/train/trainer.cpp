@@ -10,7 +10,6 @@
 #include "lib/base/profile.h"
 #include "lib/model/flops.h"
 #include "lib/ops/product_peak.h"
-#include "lib/optim/gradients.h"
 
 namespace stmoe {
 namespace {
@@ -29,22 +28,15 @@ Recipe complete(Recipe recipe, const Vocabulary& vocabulary) {
   return recipe;
 }
 
-RandomKey key_of(const Recipe& recipe) {
-  return RandomKey{static_cast<uint64_t>(recipe.train.seed)};
-}
-
 }  // namespace
 
-Trainer::Trainer(const Recipe& recipe, TrainingData data, Weights weights)
+Trainer::Trainer(const Recipe& recipe, TrainingData data, Weights weights, Device device)
     : recipe_(complete(recipe, data.vocabulary)),
       data_(std::move(data)),
-      store_(key_of(recipe).fold("weights"), DType::f32,
-             weights == Weights::initialized ? ParameterStore::Mode::initialized
-                                             : ParameterStore::Mode::zeroed),
+      runner_(recipe_, device,
+              weights == Weights::initialized ? ParameterStore::Mode::initialized
+                                              : ParameterStore::Mode::zeroed),
       guard_(recipe.train.spike) {
-  model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
-  optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
-  keep_rounded_weights(recipe_, store_.parameters());
   schedule_ = make_schedule(recipe_.schedule, recipe_.train.steps);
   flops_per_sequence_ = training_flops_per_sequence(
       recipe_.model, recipe_.moe,
@@ -61,23 +53,14 @@ Trainer::Outcome Trainer::train_step() {
   const Stopwatch watch;
   const StepScope scope;
   const Batch batch = next_batch();
-  ArenaStep arena_step(arena_, "train");
-  const ParameterList& parameters = store_.parameters();
-  StepLosses losses = accumulate_gradients(*model_, recipe_, batch, step_);
-  const double norm = global_gradient_norm(parameters);
+  const auto& [losses, norm] = runner_.compute(batch, step_);
   const double loss =
       losses.cross_entropy / static_cast<double>(std::max<int64_t>(1, losses.target_tokens));
   const double rate = schedule_->rate(step_);
   const auto verdict =
-      guard_.judge(step_ + 1, loss, first_non_finite(parameters, losses.total_loss, norm));
-  if (verdict == UpdateGuard::Verdict::apply) {
-    const double limit = recipe_.train.gradient_clip;
-    if (limit > 0 && norm > limit) scale_gradients(parameters, limit / norm);
-    optimizer_->update(parameters, rate, step_);
-  }
-  clear_gradients(parameters);
-  arena_step.finish();
-  if (program_bytes_ == 0) program_bytes_ = measure_program_bytes(parameters, *optimizer_);
+      guard_.judge(step_ + 1, loss, first_non_finite(parameters(), losses.total_loss, norm));
+  if (verdict == UpdateGuard::Verdict::apply) runner_.update(rate, step_, norm);
+  runner_.finish();
   ++step_;
   interval_.learning_rate = rate;
   add_to_interval(losses, norm, watch.seconds());
@@ -143,9 +126,7 @@ std::optional<EvaluationMetrics> Trainer::evaluate() {
   double batches = 0;
   data_.validation->rewind();
   while (auto batch = data_.validation->next()) {
-    ArenaStep arena_step(arena_, "evaluate");
-    const StepLosses losses = held_out_losses(*model_, recipe_, *batch);
-    arena_step.finish();
+    const StepLosses losses = runner_.held_out(*batch);
     sum.cross_entropy += losses.cross_entropy;
     sum.target_tokens += losses.target_tokens;
     sum.correct_tokens += losses.correct_tokens;
@@ -200,9 +181,9 @@ std::string Trainer::state_json() const {
 CheckpointContents Trainer::contents() const {
   CheckpointContents contents;
   contents.step = step_;
-  for (const Parameter& parameter : store_.parameters())
+  for (const Parameter& parameter : parameters())
     contents.weights.push_back({parameter.name, parameter.value.value()});
-  contents.optimizer = optimizer_->state();
+  contents.optimizer = runner_.optimizer().state();
   contents.recipe_yaml = print_config(recipe_);
   contents.vocabulary_hash = data_.vocabulary.hash();
   contents.state_json = state_json();
@@ -217,15 +198,15 @@ void Trainer::read_weights(const Checkpoint& checkpoint) {
         checkpoint.path().string(), checkpoint.vocabulary_hash(), data_.vocabulary.name(),
         data_.vocabulary.hash()));
   std::vector<NamedTensor> weights;
-  for (const Parameter& parameter : store_.parameters())
+  for (const Parameter& parameter : parameters())
     weights.push_back({parameter.name, parameter.value.value()});
   checkpoint.read_weights(weights);
-  for (const Parameter& parameter : store_.parameters()) parameter.value.value_changed();
+  for (const Parameter& parameter : parameters()) parameter.value.value_changed();
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
   read_weights(checkpoint);
-  checkpoint.read_optimizer(optimizer_->state());
+  checkpoint.read_optimizer(runner_.optimizer().state());
   step_ = checkpoint.step();
   try {
     const Json state = Json::parse(checkpoint.state_json());
@@ -256,13 +237,13 @@ void Trainer::restore(const Checkpoint& checkpoint) {
 void Trainer::start_from(const Checkpoint& checkpoint, InitialState state) {
   read_weights(checkpoint);
   if (state == InitialState::weights) return;
-  checkpoint.read_optimizer(optimizer_->state());
+  checkpoint.read_optimizer(runner_.optimizer().state());
   step_ = checkpoint.step();
 }
 
 void Trainer::roll_back(const Checkpoint& checkpoint) {
   read_weights(checkpoint);
-  checkpoint.read_optimizer(optimizer_->state());
+  checkpoint.read_optimizer(runner_.optimizer().state());
   guard_.rolled_back();
 }
 

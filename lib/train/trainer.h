@@ -8,14 +8,10 @@
 #include <optional>
 
 #include "lib/checkpoint/checkpoint.h"
-#include "lib/model/encoder_decoder.h"
-#include "lib/optim/optimizer.h"
 #include "lib/optim/schedule.h"
-#include "lib/tensor/arena.h"
-#include "lib/train/memory_plan.h"
 #include "lib/train/metrics_log.h"
 #include "lib/train/routing_log.h"
-#include "lib/train/train_step.h"
+#include "lib/train/step_runner.h"
 #include "lib/train/training_data.h"
 #include "lib/train/update_guard.h"
 
@@ -25,7 +21,7 @@ class Trainer {
  public:
   // Makes weights and optimizer state: starting values, or memory for restore() to fill.
   enum class Weights { initialized, to_be_restored };
-  Trainer(const Recipe& recipe, TrainingData data, Weights weights);
+  Trainer(const Recipe& recipe, TrainingData data, Weights weights, Device device = Device::cpu);
 
   // Updates done.
   int64_t step() const { return step_; }
@@ -55,11 +51,9 @@ class Trainer {
   // batches that led to the trouble are not met again.
   void roll_back(const Checkpoint& checkpoint);
 
-  std::string alive_table() const { return stmoe::alive_table(arena_); }
-  const ParameterList& parameters() const { return store_.parameters(); }
-  MemoryPlan memory_plan() const {
-    return plan_memory(program_bytes_, store_.parameters(), *optimizer_, arena_);
-  }
+  std::string alive_table() const { return stmoe::alive_table(runner_.arena()); }
+  const ParameterList& parameters() const { return runner_.parameters(); }
+  MemoryPlan memory_plan() const { return runner_.memory_plan(); }
 
  private:
   // Sums since the last logged line. Part of a checkpoint, so that a resumed run writes the same
@@ -79,15 +73,11 @@ class Trainer {
 
   Recipe recipe_;
   TrainingData data_;
-  ParameterStore store_;
-  std::unique_ptr<EncoderDecoder> model_;
-  std::unique_ptr<Optimizer> optimizer_;
+  StepRunner runner_;
   std::unique_ptr<Schedule> schedule_;
   UpdateGuard guard_;
-  StepArena arena_;
   double flops_per_sequence_, peak_flops_;
 
-  int64_t program_bytes_ = 0;
   int64_t step_ = 0, input_tokens_ = 0, target_tokens_ = 0;
   double seconds_ = 0;
   Interval interval_;
