@@ -49,6 +49,7 @@ Attention::Output Attention::mix(const Var& query_BQHK, const KeyValues& source,
   options.query_offset = view.query_offset;
   options.dropout = weight_dropout_.options(context);
   options.is_dropout_shared = weight_dropout_.is_shared_along_length();
+  options.method = context.attention;
   const auto& [bias_HR, first_relative] = view.position_bias;
   Output output;
   Var mixed_BQHK;

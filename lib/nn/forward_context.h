@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "lib/base/random.h"
+#include "lib/ops/attention_method.h"
 #include "lib/tensor/dtype.h"
 
 namespace stmoe {
@@ -22,6 +23,8 @@ struct ForwardContext {
   bool is_dropless = false;
   // Index in the global batch of the first sequence.
   int64_t first_row = 0;
+  // How a GPU computes attention.
+  AttentionMethod attention = AttentionMethod::automatic;
 };
 
 }  // namespace stmoe

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "lib/autograd/var.h"
+#include "lib/ops/attention_method.h"
 #include "lib/ops/dropout.h"
 
 namespace stmoe {
@@ -24,6 +25,7 @@ struct AttentionOptions {
   // (Hugging Face).
   Dropout dropout;
   bool is_dropout_shared = true;
+  AttentionMethod method = AttentionMethod::automatic;  // of a GPU
 };
 
 // The inputs as tensors, for kernels.

@@ -10,10 +10,10 @@ namespace stmoe {
 
 struct AttentionZLossKernels {
   static constexpr const char* kOp = "attention_z_loss";
-  // Also counts the pairs.
-  int64_t (*forward)(const Tensor& loss, const Tensor& lse_BHQ);
+  // Also counts the pairs: num_pairs i64 [1].
+  void (*forward)(const Tensor& loss, const Tensor& num_pairs, const Tensor& lse_BHQ);
   void (*backward)(const Tensor& dlse_BHQ, const Tensor& dloss, const Tensor& lse_BHQ,
-                   int64_t num_pairs);
+                   const Tensor& num_pairs);
 };
 
 // lse_BHQ f32 or f64; one element of its type, 0 when no query sees a key.

@@ -34,11 +34,11 @@ struct Case {
         batch, queries, keys, heads, width, has_bias, query_segments.size(), is_causal,
         query_offset, dropout, is_dropout_shared);
   }
-  AttentionOptions options() const {
+  AttentionOptions options(Device device = Device::cpu) const {
     AttentionOptions options;
     if (!query_segments.empty()) {
-      options.query_segments_BQ = Tensor::from({batch, queries}, query_segments);
-      options.key_segments_BK = Tensor::from({batch, keys}, key_segments);
+      options.query_segments_BQ = Tensor::from({batch, queries}, query_segments).on(device);
+      options.key_segments_BK = Tensor::from({batch, keys}, key_segments).on(device);
     }
     options.is_causal = is_causal;
     options.query_offset = query_offset;
@@ -107,7 +107,8 @@ test::OpCase op_case_of(const Case& c) {
     op_case.inputs.push_back(
         {.shape = {c.heads, c.num_relative()}, .low = -2, .high = 2, .is_weight = true});
   op_case.call = [c](const test::OpArguments& x) {
-    return attention(x[0], x[1], x[2], c.has_bias ? x[3] : Var(), c.first_relative(), c.options());
+    return attention(x[0], x[1], x[2], c.has_bias ? x[3] : Var(), c.first_relative(),
+                     c.options(x.device));
   };
   op_case.reference = [c](const test::OpValues& x) { return test::OpValues{reference(c, x)[0]}; };
   // bf16 weights and score gradients are rounded to 8 bits before the second products; the bias
@@ -124,7 +125,7 @@ test::OpCase z_loss_case_of(const Case& c) {
   op_case.name += " with z-loss";
   op_case.call = [c](const test::OpArguments& x) {
     const auto [y, lse] = attention_with_lse(x[0], x[1], x[2], c.has_bias ? x[3] : Var(),
-                                             c.first_relative(), c.options());
+                                             c.first_relative(), c.options(x.device));
     return test::OpResults({y, attention_z_loss(lse)});
   };
   op_case.reference = [c](const test::OpValues& x) { return reference(c, x); };
@@ -268,6 +269,22 @@ TEST_CASE("attention's lse and its z-loss, with every mask and dropout",
     test::check_op(z_loss_case_of(c));
 }
 
+TEST_CASE("the z-loss is the mean square, of few and of many lse", "[ops][attention][z_loss]") {
+  for (const Shape& shape : {Shape{1, 1, 1}, Shape{3, 2, 7}, Shape{2, 3, 150}, Shape{0, 2, 3}}) {
+    test::OpCase op_case;
+    op_case.name = "attention z-loss " + shape.text();
+    op_case.inputs = {{.shape = shape, .low = -3, .high = 3}};
+    op_case.call = [](const test::OpArguments& x) { return attention_z_loss(x[0]); };
+    op_case.reference = [](const test::OpValues& x) {
+      double sum = 0;
+      for (double lse : x[0]) sum += lse * lse;
+      return test::OpValues{{x[0].empty() ? 0 : sum / static_cast<double>(x[0].size())}};
+    };
+    op_case.dtypes = {DType::f64, DType::f32};
+    test::check_op(op_case);
+  }
+}
+
 TEST_CASE("the z-loss leaves out queries that see no key, and either result may be unused",
           "[ops][attention][z_loss]") {
   const double none = -std::numeric_limits<double>::infinity();
@@ -322,6 +339,12 @@ TEST_CASE("decoding one query at a time gives the rows of the whole attention",
       test::require_close(row, y.slice(1, q, q + 1).contiguous(), test::Tolerance::of(dtype));
     }
   }
+}
+
+TEST_CASE("a GPU's way to attention is named in recipes", "[ops][attention]") {
+  for (const char* name : {"auto", "materialised", "fused"})
+    CHECK(name_of(parse_attention_method(name)) == name);
+  CHECK_THROWS_AS(parse_attention_method("flash"), UsageError);
 }
 
 TEST_CASE("attention keeps huge scores apart without overflow", "[ops][attention]") {
