@@ -14,17 +14,23 @@
 #include <cuda_runtime.h>
 #define STMOE_KERNEL static __global__ void
 #define STMOE_DEVICE static __device__ __forceinline__
+// A member function that uses its object.
+#define STMOE_METHOD __device__ __forceinline__
 // STMOE_SHARED(float, tile, 32 * 33): shared memory of a block, without values at first.
 #define STMOE_SHARED(T, name, count) __shared__ T name[count]
 #define STMOE_SYNC_THREADS() __syncthreads()
+// Before a loop of a fixed number of rounds whose arrays are to stay in registers.
+#define STMOE_UNROLL _Pragma("unroll")
 #else
 #include "cuda/emu/engine.h"
 #define STMOE_KERNEL static void
 #define STMOE_DEVICE static inline
+#define STMOE_METHOD inline
 #define STMOE_SHARED(T, name, count) \
   T* const name = static_cast<T*>(   \
       ::stmoe::emu::static_shared((count) * sizeof(T), std::source_location::current()))
 #define STMOE_SYNC_THREADS() ::stmoe::emu::sync_threads(std::source_location::current())
+#define STMOE_UNROLL
 #endif
 
 namespace stmoe::gpu {

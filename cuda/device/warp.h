@@ -21,6 +21,8 @@ STMOE_DEVICE uint32_t ballot(bool vote) { return __ballot_sync(kAllLanes, vote);
 // The lanes whose value is the caller's.
 STMOE_DEVICE uint32_t match_any(int value) { return __match_any_sync(kAllLanes, value); }
 STMOE_DEVICE int count_bits(uint32_t bits) { return __popc(bits); }
+// What lanes of the warp wrote to shared memory before is there for all of them after.
+STMOE_DEVICE void sync_warp() { __syncwarp(); }
 #else
 // The kernel's line travels along, so that lanes that are elsewhere are told apart.
 using Where = const std::source_location;
@@ -61,6 +63,7 @@ STMOE_DEVICE uint32_t match_any(int value, Where& where = Where::current()) {
   return bits;
 }
 STMOE_DEVICE int count_bits(uint32_t bits) { return __builtin_popcount(bits); }
+STMOE_DEVICE void sync_warp(Where& where = Where::current()) { emu::gather_warp(0, where); }
 #endif
 
 // The same sum in every lane: pairs of lanes at distance 16, 8, 4, 2, 1, so that all lanes add in
@@ -79,14 +82,44 @@ STMOE_DEVICE T warp_max(T value) {
   return value;
 }
 
+// The sum of the values of this lane and of those before it.
+template <class T>
+STMOE_DEVICE T warp_prefix_sum(T value) {
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const T before = shuffle(value, lane_index() - distance);
+    if (lane_index() >= distance) value += before;
+  }
+  return value;
+}
+
 // The same sum in every thread of the block; `partial` is shared memory of 32 values, free to be
-// used again after the next barrier.
+// used again after the next barrier. In a loop, two such memories in turn need no other barrier.
 template <class T>
 STMOE_DEVICE T block_sum(T value, T* partial) {
   value = warp_sum(value);
   if (lane_index() == 0) partial[warp_index()] = value;
   STMOE_SYNC_THREADS();
   return warp_sum(lane_index() < block_warps() ? partial[lane_index()] : T{});
+}
+
+template <class T>
+STMOE_DEVICE T block_max(T value, T* partial) {
+  value = warp_max(value);
+  if (lane_index() == 0) partial[warp_index()] = value;
+  STMOE_SYNC_THREADS();
+  return warp_max(partial[lane_index() < block_warps() ? lane_index() : 0]);
+}
+
+// The sum of the values of the threads before this one; *total that of all. `partial` as above.
+template <class T>
+STMOE_DEVICE T block_exclusive_sum(T value, T* total, T* partial) {
+  const T inclusive = warp_prefix_sum(value);
+  if (lane_index() == kWarp - 1) partial[warp_index()] = inclusive;
+  STMOE_SYNC_THREADS();
+  const T warps = warp_prefix_sum(lane_index() < block_warps() ? partial[lane_index()] : T{});
+  const T before = shuffle(warps, warp_index() > 0 ? warp_index() - 1 : 0);
+  *total = shuffle(warps, kWarp - 1);
+  return (warp_index() > 0 ? before : T{}) + inclusive - value;
 }
 
 }  // namespace stmoe::gpu

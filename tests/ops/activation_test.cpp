@@ -35,11 +35,15 @@ std::string name_of_case(const char* op, const Shape& shape, const HiddenDropout
                 hidden.dropout.broadcast_dim, hidden.row_R.defined() ? " by rows" : "");
 }
 
+HiddenDropout on_device(const test::OpArguments& x, const HiddenDropout& hidden) {
+  return {hidden.dropout, x.on_device(hidden.row_R)};
+}
+
 test::OpCase relu_case(const Shape& shape, const HiddenDropout& hidden = {}) {
   test::OpCase op_case;
   op_case.name = name_of_case("relu", shape, hidden);
   op_case.inputs = {{.shape = shape, .low = -2, .high = 2, .away_from_zero = 1e-3}};
-  op_case.call = [=](const test::OpArguments& x) { return relu(x[0], hidden); };
+  op_case.call = [=](const test::OpArguments& x) { return relu(x[0], on_device(x, hidden)); };
   op_case.reference = [=](const test::OpValues& x) {
     auto y = x[0];
     for (size_t i = 0; i < y.size(); ++i) y[i] = std::max(y[i], 0.0) * kept_share(shape, hidden, i);
@@ -56,7 +60,7 @@ test::OpCase gelu_case(const Shape& shape, const HiddenDropout& hidden = {}) {
   test::OpCase op_case;
   op_case.name = name_of_case("gelu", shape, hidden);
   op_case.inputs = {{.shape = shape, .low = -4, .high = 4}};
-  op_case.call = [=](const test::OpArguments& x) { return gelu(x[0], hidden); };
+  op_case.call = [=](const test::OpArguments& x) { return gelu(x[0], on_device(x, hidden)); };
   op_case.reference = [=](const test::OpValues& x) {
     auto y = x[0];
     for (size_t i = 0; i < y.size(); ++i) y[i] = gelu_of(y[i]) * kept_share(shape, hidden, i);
@@ -70,7 +74,9 @@ test::OpCase geglu_case(const Shape& shape, const HiddenDropout& hidden = {}) {
   test::OpCase op_case;
   op_case.name = name_of_case("geglu", shape, hidden);
   op_case.inputs = {{.shape = shape, .low = -4, .high = 4}, {.shape = shape, .low = -1, .high = 1}};
-  op_case.call = [=](const test::OpArguments& x) { return geglu(x[0], x[1], hidden); };
+  op_case.call = [=](const test::OpArguments& x) {
+    return geglu(x[0], x[1], on_device(x, hidden));
+  };
   op_case.reference = [=](const test::OpValues& x) {
     std::vector<double> y;
     for (size_t i = 0; i < x[0].size(); ++i)
