@@ -26,7 +26,7 @@ void add_batch(CorpusLoss& total, const EncoderDecoder& model, const Batch& on_h
       model.forward_hidden({batch.encoder_tokens_BL, batch.encoder_segments_BL,
                             batch.decoder_inputs_BT, batch.decoder_segments_BT},
                            context);
-  const CrossEntropy loss = model.loss(outputs.decoder_BTD, batch.targets_BT, {});
+  const CrossEntropySums loss = model.loss(outputs.decoder_BTD, batch.targets_BT, {}).read();
   const int64_t rows = batch.targets_BT.dim(0);
   total.dropped_fraction += static_cast<double>(rows) * mean_dropped_fraction(outputs.routing);
   total.num_sequences += rows;

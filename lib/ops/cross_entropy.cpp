@@ -27,6 +27,7 @@ void check_loss_options(const char* op, const Tensor& targets_N, int64_t vocabul
               "{}: label smoothing {}, z-loss {}", op, options.label_smoothing, options.z_loss);
   STMOE_CHECK(targets_N.dtype() == DType::i32, "{}: targets are {}, expected i32", op,
               name_of(targets_N.dtype()));
+  if (!is_host_memory(targets_N.device())) return;
   for (int32_t target : targets_N.contiguous().span<int32_t>())
     STMOE_CHECK(target >= 0 && target < vocabulary, "{}: target {}, the vocabulary has {} entries",
                 op, target, vocabulary);
@@ -44,20 +45,15 @@ CrossEntropyRows slice_rows(const CrossEntropyRows& rows, int64_t begin, int64_t
 }
 
 CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, const Tensor& total) {
-  CrossEntropy result;
-  const auto targets = targets_N.span<int32_t>();
-  const auto loss = rows.loss_N.span<double>(), nats = rows.cross_entropy_N.span<double>();
-  const auto is_correct = rows.is_correct_N.span<uint8_t>();
-  double sum = 0;
-  for (size_t n = 0; n < targets.size(); ++n) {
-    sum += loss[n];
-    result.cross_entropy += nats[n];
-    result.num_targets += targets[n] != 0;
-    result.num_correct += is_correct[n];
-  }
-  total.fill(sum);
-  result.total = Var(total);
+  CrossEntropy result{Var(total), Tensor::empty({3}, DType::f64, total.device())};
+  kernels<CrossEntropyKernels>(total.device()).add_up(total, result.sums, rows, targets_N);
   return result;
+}
+
+CrossEntropySums CrossEntropy::read() const {
+  const Tensor host = sums.on(Device::cpu);
+  const auto values = host.span<double>();
+  return {values[0], static_cast<int64_t>(values[1]), static_cast<int64_t>(values[2])};
 }
 
 CrossEntropy cross_entropy(const Var& logits_NV, const Tensor& targets_N,

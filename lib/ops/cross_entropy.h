@@ -34,27 +34,37 @@ struct CrossEntropyKernels {
   void (*backward)(const Tensor& dlogits_NV, const Tensor& dtotal, const Tensor& logits_NV,
                    const Tensor& targets_N, const CrossEntropyRows& rows,
                    const CrossEntropyOptions& options);
+  // What CrossEntropy holds, over the rows; total f32 (f64), sums f64.
+  void (*add_up)(const Tensor& total, const Tensor& sums, const CrossEntropyRows& rows,
+                 const Tensor& targets_N);
 };
 
-struct CrossEntropy {
-  Var total;                 // the sum over counted tokens of everything above, [1], f32 (f64)
+// What CrossEntropy::sums holds, on the host.
+struct CrossEntropySums {
   double cross_entropy = 0;  // the sum of -log p[target] alone, in nats: what is reported
   int64_t num_targets = 0;   // counted tokens
   int64_t num_correct = 0;   // of them with the target as the first largest logit
 };
 
-// logits_NV f32 (or f64), targets_N i32 in [0, V). The gradient is written over the logits when
-// nothing else holds them by then: let go of them before backward() and no second [N, V] tensor is
-// made.
+struct CrossEntropy {
+  Var total;    // the sum over counted tokens of everything above, [1], f32 (f64)
+  Tensor sums;  // f64 [3], on the device of the logits: the fields of CrossEntropySums, in order
+  // Waits for the device.
+  CrossEntropySums read() const;
+};
+
+// logits_NV f32 (or f64), targets_N i32 in [0, V), on the device of the logits. The gradient is
+// written over the logits when nothing else holds them by then: let go of them before backward()
+// and no second [N, V] tensor is made.
 CrossEntropy cross_entropy(const Var& logits_NV, const Tensor& targets_N,
                            const CrossEntropyOptions& options);
 
-// For ops that contain this one.
+// For ops that contain this one. The targets' values are checked where the host can read them.
 void check_loss_options(const char* op, const Tensor& targets_N, int64_t vocabulary,
                         const CrossEntropyOptions& options);
 CrossEntropyRows empty_loss_rows(int64_t count, Device device);
 CrossEntropyRows slice_rows(const CrossEntropyRows& rows, int64_t begin, int64_t end);
-// The sums over the rows, in their order; `total` is written and returned as the total, a constant.
+// The sums over the rows; `total` is written and returned as the total, a constant.
 CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, const Tensor& total);
 
 }  // namespace stmoe

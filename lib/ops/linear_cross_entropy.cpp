@@ -6,7 +6,6 @@
 
 #include "lib/autograd/tape.h"
 #include "lib/base/profile.h"
-#include "lib/ops/add.h"
 #include "lib/ops/product.h"
 
 namespace stmoe {
@@ -27,7 +26,7 @@ void check_arguments(const Var& h_ND, const Var& w, const Tensor& targets_N,
   check_loss_options(kOp, targets_N, w.dim(options.is_transposed ? 0 : 1), options.loss);
 }
 
-// Rows that count, and their targets.
+// Rows that are taken, and their targets. rows undefined: all.
 struct Counted {
   Tensor row_M, target_M;
   int64_t count = 0;
@@ -35,6 +34,8 @@ struct Counted {
 
 Counted counted_rows(const Tensor& targets_N) {
   Counted counted;
+  if (!is_host_memory(layout_device(targets_N.device())))
+    return {Tensor(), targets_N, targets_N.numel()};
   counted.row_M = Tensor::empty(targets_N.shape(), DType::i32);
   counted.target_M = Tensor::empty(targets_N.shape(), DType::i32);
   const auto targets = targets_N.span<int32_t>();
@@ -58,14 +59,15 @@ class Loss {
         w_(w.value_as(h_.dtype()).contiguous()),
         vocabulary_(w.dim(options.is_transposed ? 0 : 1)),
         chunk_(options.chunk_rows > 0 ? options.chunk_rows
-                                      : loss_chunk_rows(h_.dim(0), vocabulary_)),
+                                      : loss_chunk_rows(h_.dim(0), vocabulary_, h_.device())),
         counted_(counted_rows(targets_N.contiguous())),
         rows_(empty_loss_rows(h_.dim(0), h_.device())),
         logits_(empty({chunk_, vocabulary_}, sums_)),
         scaled_(empty({chunk_, h_.dim(1)}, h_.dtype())) {}
 
   void run(bool needs_h, bool needs_w) {
-    if (needs_h) dh_ = Tensor::zeros(h_.shape(), h_.dtype(), h_.device());
+    if (needs_h) dh_ = empty(h_.shape(), h_.dtype());
+    if (needs_h && counted_.count < h_.dim(0)) dh_.fill(0);
     if (needs_w) dw_ = empty(w_.shape(), sums_);
     if (needs_w && counted_.count == 0) dw_.fill(0);
     const bool needs_gradient = needs_h || needs_w;
@@ -89,11 +91,15 @@ class Loss {
     const auto part = [&](const Tensor& buffer) { return buffer.slice(0, 0, end - begin); };
     const auto& own = kernels<LinearCrossEntropyKernels>(h_.device());
     const auto& loss = kernels<CrossEntropyKernels>(h_.device());
-    const Tensor rows = counted_.row_M.slice(0, begin, end);
+    // All rows: the chunk's part of h and of its gradient.
+    const Tensor rows = counted_.row_M.defined() ? counted_.row_M.slice(0, begin, end) : Tensor();
+    const auto taken = [&](const Tensor& all) {
+      return rows.defined() ? all : all.slice(0, begin, end);
+    };
     const Tensor targets = counted_.target_M.slice(0, begin, end);
     const Tensor scaled = part(scaled_), logits = part(logits_);
     const CrossEntropyRows results = slice_rows(rows_, begin, end);
-    own.gather(scaled, h_, rows, options_.factor);
+    own.gather(scaled, taken(h_), rows, options_.factor);
     const MatrixView w = matrix_view(w_), w_DV = options_.is_transposed ? w.transposed() : w;
     product(matrix_view(logits), matrix_view(scaled), w_DV);
     if (!dh_.defined() && !dw_.defined())
@@ -105,7 +111,7 @@ class Loss {
     if (dh_.defined()) {
       const Tensor dscaled = part(dscaled_);
       product(matrix_view(dscaled), matrix_view(dlogits), w_DV.transposed());
-      own.scatter(dh_, dscaled, rows, options_.factor);
+      own.scatter(taken(dh_), dscaled, rows, options_.factor);
     }
     if (!dw_.defined()) return;
     const MatrixView a = matrix_view(scaled), b = matrix_view(dlogits);
@@ -133,13 +139,15 @@ double rounded_to(DType dtype, double value) {
 }  // namespace
 
 // More rows spare the products passes over w and dw, fewer spare memory. Equal chunks, in multiples
-// of the rows of a product's tile.
-int64_t loss_chunk_rows(int64_t tokens, int64_t vocabulary) {
-  constexpr int64_t kElements = int64_t{1} << 24, kLeast = 256, kMultiple = 16;
-  const int64_t most = std::max(kLeast, kElements / std::max<int64_t>(1, vocabulary));
+// of the rows of a product's tile. A GPU's products need some 1000 rows to be worth their passes.
+int64_t loss_chunk_rows(int64_t tokens, int64_t vocabulary, Device device) {
+  const bool is_host = is_host_memory(layout_device(device));
+  const int64_t elements = int64_t{1} << (is_host ? 24 : 27), least = is_host ? 256 : 2048;
+  const int64_t multiple = is_host ? 16 : 128;
+  const int64_t most = std::max(least, elements / std::max<int64_t>(1, vocabulary));
   const int64_t chunks = std::max<int64_t>(1, (tokens + most - 1) / most);
   const int64_t rows = (tokens + chunks - 1) / chunks;
-  return std::min(tokens, (rows + kMultiple - 1) / kMultiple * kMultiple);
+  return std::min(tokens, (rows + multiple - 1) / multiple * multiple);
 }
 
 CrossEntropy linear_cross_entropy(const Var& h_ND, const Var& w, const Tensor& targets_N,
@@ -157,10 +165,10 @@ CrossEntropy linear_cross_entropy(const Var& h_ND, const Var& w, const Tensor& t
       record(kOp, result.total.value(), {h_ND, w},
              [dh = loss.dh(), dw = loss.dw(w.dtype()),
               expected = options.expected_gradient](const Tensor& dtotal) -> std::vector<Tensor> {
-               const double ratio = dtotal.item() / expected;
                for (const Tensor& gradient : {dh, dw})
-                 if (ratio != 1 && gradient.defined())
-                   kernels<AddKernels>(gradient.device()).scale(gradient, gradient, ratio);
+                 if (gradient.defined())
+                   kernels<LinearCrossEntropyKernels>(gradient.device())
+                       .rescale(gradient, dtotal, expected);
                return {dh, dw};
              });
   return result;

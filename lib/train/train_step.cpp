@@ -30,7 +30,7 @@ void add_routing(StepLosses& losses, const ModelOutputs& outputs, double share) 
   add_scaled(losses.layers, outputs.routing, share);
 }
 
-void add_language(StepLosses& losses, const CrossEntropy& loss) {
+void add_language(StepLosses& losses, const CrossEntropySums& loss) {
   losses.cross_entropy += loss.cross_entropy;
   losses.target_tokens += loss.num_targets;
   losses.correct_tokens += loss.num_correct;
@@ -87,7 +87,7 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
                    {recipe.train.z_loss, recipe.train.label_smoothing}, 1.0 / normalizer);
     const Var total = total_loss(recipe, outputs, language.total, 1.0 / normalizer, share);
     losses.total_loss += total.value().item();
-    add_language(losses, language);
+    add_language(losses, language.read());
     add_routing(losses, outputs, share);
     if (outputs.attention_z_loss.defined())
       losses.attention_z_loss += share * outputs.attention_z_loss.value().item();
@@ -109,7 +109,8 @@ StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, co
     context.compute = parse_dtype(recipe.precision.compute);
     context.first_row = begin;
     const ModelOutputs outputs = model.forward_hidden(inputs_of(batch, begin, end), context);
-    add_language(losses, model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end), {}));
+    add_language(losses,
+                 model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end), {}).read());
     add_routing(losses, outputs,
                 static_cast<double>(end - begin) / static_cast<double>(batch_rows));
   }

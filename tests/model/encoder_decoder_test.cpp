@@ -134,8 +134,8 @@ TEST_CASE("the loss without logits is the loss of the logits, with the same grad
       for (const Parameter& parameter : store.parameters())
         gradients.back().push_back(parameter.value.grad());
     }
-    test::require_close(losses[1].cross_entropy, losses[0].cross_entropy, {0, 1e-12});
-    CHECK(losses[1].num_targets == losses[0].num_targets);
+    test::require_close(losses[1].read().cross_entropy, losses[0].read().cross_entropy, {0, 1e-12});
+    CHECK(losses[1].read().num_targets == losses[0].read().num_targets);
     for (size_t i = 0; i < gradients[0].size(); ++i)
       test::require_close(gradients[1][i], gradients[0][i], {1e-10, 1e-10});
   }
@@ -209,9 +209,10 @@ TEST_CASE("examples packed into one row have the loss that they have alone", "[m
     packed.targets_BT = pack(first.targets_BT, second.targets_BT, 8);
     auto loss = [&](const Batch& batch) {
       return test::loss_of(model.forward(batch.inputs, f64_context(false)).logits_BTV,
-                           batch.targets_BT);
+                           batch.targets_BT)
+          .read();
     };
-    const CrossEntropy together = loss(packed), one = loss(first), two = loss(second);
+    const CrossEntropySums together = loss(packed), one = loss(first), two = loss(second);
     CHECK(together.num_targets == 6);
     test::require_close(together.cross_entropy, one.cross_entropy + two.cross_entropy,
                         {1e-11, 1e-11});

@@ -43,7 +43,7 @@ GoldenErrors run(const Golden& golden, const char* loss_name) {
   const CrossEntropy loss = test::loss_of(outputs.logits_BTV, golden.read("targets"));
   errors.loss = std::abs(test::mean_loss(loss) - golden.read(loss_name).item());
   std::vector<Var> terms = {loss.total};
-  std::vector<double> coefficients = {1.0 / static_cast<double>(loss.num_targets)};
+  std::vector<double> coefficients = {1.0 / static_cast<double>(loss.read().num_targets)};
   if (outputs.attention_z_loss.defined()) {
     terms.push_back(outputs.attention_z_loss);
     coefficients.push_back(golden.config().model.attention_z_loss);

@@ -29,7 +29,7 @@ inline Batch random_batch(int64_t batch, int64_t input_length, int64_t target_le
 inline Var total_loss(const ModelOutputs& outputs, const Tensor& targets_BT) {
   const CrossEntropy loss = loss_of(outputs.logits_BTV, targets_BT);
   std::vector<Var> terms = {loss.total};
-  std::vector<double> coefficients = {1.0 / static_cast<double>(loss.num_targets)};
+  std::vector<double> coefficients = {1.0 / static_cast<double>(loss.read().num_targets)};
   if (outputs.load_balance_loss.defined()) {
     terms.insert(terms.end(), {outputs.load_balance_loss, outputs.router_z_loss});
     coefficients.insert(coefficients.end(), {0.1, 0.01});

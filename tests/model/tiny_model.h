@@ -61,7 +61,8 @@ inline CrossEntropy loss_of(const Var& logits_BTV, const Tensor& targets_BT) {
 }
 
 inline double mean_loss(const CrossEntropy& loss) {
-  return loss.cross_entropy / static_cast<double>(loss.num_targets);
+  const CrossEntropySums sums = loss.read();
+  return sums.cross_entropy / static_cast<double>(sums.num_targets);
 }
 
 inline double largest_difference(const Tensor& a, const Tensor& b) {

@@ -148,9 +148,9 @@ TEST_CASE("linear_cross_entropy in one chunk is linear and cross_entropy, to the
       return linear_cross_entropy(x, table, targets, options);
     });
     test::require_same_bits(fused.loss.total.value(), parts.loss.total.value());
-    CHECK(fused.loss.cross_entropy == parts.loss.cross_entropy);
-    CHECK(fused.loss.num_targets == parts.loss.num_targets);
-    CHECK(fused.loss.num_correct == parts.loss.num_correct);
+    CHECK(fused.loss.read().cross_entropy == parts.loss.read().cross_entropy);
+    CHECK(fused.loss.read().num_targets == parts.loss.read().num_targets);
+    CHECK(fused.loss.read().num_correct == parts.loss.read().num_correct);
     for (const auto& [made, expected] :
          {std::pair{fused.dh, parts.dh}, std::pair{fused.dw, parts.dw}}) {
       if (coefficient == options.expected_gradient) {
@@ -178,10 +178,11 @@ TEST_CASE("chunks and left-out rows do not change the loss", "[ops][cross_entrop
     });
     test::require_close(chunked.dh, whole.dh, {1e-6, 1e-5});
     test::require_close(chunked.dw, whole.dw, {1e-6, 1e-5});
-    test::require_close(chunked.loss.cross_entropy, parts.loss.cross_entropy, {0, 1e-6});
+    test::require_close(chunked.loss.read().cross_entropy, parts.loss.read().cross_entropy,
+                        {0, 1e-6});
     test::require_close(chunked.dw, parts.dw, {1e-6, 1e-5});
-    CHECK(chunked.loss.num_targets == parts.loss.num_targets);
-    CHECK(chunked.loss.num_correct == parts.loss.num_correct);
+    CHECK(chunked.loss.read().num_targets == parts.loss.read().num_targets);
+    CHECK(chunked.loss.read().num_correct == parts.loss.read().num_correct);
   }
   test::require_close(whole.dh.slice(0, 1, 2), std::vector<double>(48), test::Tolerance::exact());
 }
@@ -192,7 +193,7 @@ TEST_CASE("without recording there is a loss and no gradient", "[ops][cross_entr
   NoGradScope no_grad;
   const CrossEntropy loss = linear_cross_entropy(h, w, targets, tied());
   CHECK(loss.total.node() == nullptr);
-  CHECK(loss.num_targets == 5);
+  CHECK(loss.read().num_targets == 5);
 }
 
 TEST_CASE("a chunk of logits is bounded", "[ops][cross_entropy]") {

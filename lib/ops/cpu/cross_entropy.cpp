@@ -213,8 +213,29 @@ void forward_and_gradient_cpu(const CrossEntropyRows& rows, const Tensor& dlogit
   });
 }
 
+// In the rows' order.
+void add_up_cpu(const Tensor& total, const Tensor& sums, const CrossEntropyRows& rows,
+                const Tensor& targets_N) {
+  const auto targets = targets_N.span<int32_t>();
+  const auto loss = rows.loss_N.span<double>(), nats = rows.cross_entropy_N.span<double>();
+  const auto is_correct = rows.is_correct_N.span<uint8_t>();
+  double all = 0, cross_entropy = 0;
+  int64_t num_targets = 0, num_correct = 0;
+  for (size_t n = 0; n < targets.size(); ++n) {
+    all += loss[n];
+    cross_entropy += nats[n];
+    num_targets += targets[n] != 0;
+    num_correct += is_correct[n];
+  }
+  total.fill(all);
+  double* results = sums.data<double>();
+  results[0] = cross_entropy;
+  results[1] = static_cast<double>(num_targets);
+  results[2] = static_cast<double>(num_correct);
+}
+
 STMOE_REGISTER_KERNELS(CrossEntropyKernels, cpu,
-                       {forward_cpu, forward_and_gradient_cpu, backward_cpu})
+                       {forward_cpu, forward_and_gradient_cpu, backward_cpu, add_up_cpu})
 
 }  // namespace
 }  // namespace stmoe

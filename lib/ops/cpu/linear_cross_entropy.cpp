@@ -19,10 +19,11 @@ void gather_cpu(const Tensor& y_MD, const Tensor& x_ND, const Tensor& rows_M, do
     const int64_t width = x_ND.dim(1);
     T* y = y_MD.data<T>();
     const T* x = x_ND.data<T>();
-    const int32_t* rows = rows_M.data<int32_t>();
-    parallel_for(rows_M.numel(), kRows, [=](int64_t begin, int64_t end) {
+    const int32_t* rows = rows_M.defined() ? rows_M.data<int32_t>() : nullptr;
+    parallel_for(y_MD.dim(0), kRows, [=](int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; ++m)
-        scale_row(y + m * width, x + rows[m] * width, static_cast<Compute<T>>(factor), width);
+        scale_row(y + m * width, x + (rows ? rows[m] : m) * width, static_cast<Compute<T>>(factor),
+                  width);
     });
   });
 }
@@ -34,15 +35,28 @@ void scatter_cpu(const Tensor& dx_ND, const Tensor& dy_MD, const Tensor& rows_M,
     const int64_t width = dx_ND.dim(1);
     T* dx = dx_ND.data<T>();
     const C* dy = dy_MD.data<C>();
-    const int32_t* rows = rows_M.data<int32_t>();
-    parallel_for(rows_M.numel(), kRows, [=](int64_t begin, int64_t end) {
+    const int32_t* rows = rows_M.defined() ? rows_M.data<int32_t>() : nullptr;
+    parallel_for(dy_MD.dim(0), kRows, [=](int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; ++m)
-        scale_row(dx + rows[m] * width, dy + m * width, static_cast<C>(factor), width);
+        scale_row(dx + (rows ? rows[m] : m) * width, dy + m * width, static_cast<C>(factor), width);
     });
   });
 }
 
-STMOE_REGISTER_KERNELS(LinearCrossEntropyKernels, cpu, {gather_cpu, scatter_cpu})
+void rescale_cpu(const Tensor& gradient, const Tensor& dtotal, double expected) {
+  const double ratio = dtotal.item() / expected;
+  if (ratio == 1) return;
+  visit_floating(gradient.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    T* values = gradient.data<T>();
+    constexpr int64_t kValues = 1 << 14;
+    parallel_for(gradient.numel(), kValues, [=](int64_t begin, int64_t end) {
+      scale_row(values + begin, values + begin, static_cast<Compute<T>>(ratio), end - begin);
+    });
+  });
+}
+
+STMOE_REGISTER_KERNELS(LinearCrossEntropyKernels, cpu, {gather_cpu, scatter_cpu, rescale_cpu})
 
 }  // namespace
 }  // namespace stmoe
