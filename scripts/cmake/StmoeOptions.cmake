@@ -44,13 +44,13 @@ target_compile_features(stmoe_options INTERFACE cxx_std_20)
 target_include_directories(stmoe_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                                    $<INSTALL_INTERFACE:include/stmoe>)
 # No value of ours depends on errno or on trapping; both would stop the vectoriser.
-target_compile_options(stmoe_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                                               -fno-math-errno -fno-trapping-math -fopenmp-simd)
+target_compile_options(stmoe_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-fno-math-errno;-fno-trapping-math;-fopenmp-simd>)
 # GCC 12 warns of overlapping copies inside std::string that cannot happen (its bug 105651).
 target_compile_options(stmoe_options INTERFACE
   $<$<AND:$<COMPILE_LANG_AND_ID:CXX,GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
 if(STMOE_WERROR)
-  target_compile_options(stmoe_options INTERFACE -Werror)
+  target_compile_options(stmoe_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(STMOE_SANITIZE)
   target_compile_options(stmoe_options INTERFACE -fsanitize=${STMOE_SANITIZE} -fno-omit-frame-pointer -O1 -g)
