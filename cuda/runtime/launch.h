@@ -32,9 +32,10 @@ struct Grid {
 inline Grid blocks_for(int64_t count, int64_t each) { return {(count + each - 1) / each, 1}; }
 
 // `threads` a multiple of 32; a grid without blocks does nothing, and while a step is planned
-// (PlanScope) nothing is launched. Pointers are to memory of the device.
+// (PlanScope) nothing is launched. Pointers are to memory of the device. `static`: a program that
+// has both the GPU's kernels and the emulated ones keeps two of it.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
+static void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
             Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "the kernel's number of arguments");
   if (grid.x <= 0 || grid.y <= 0 || is_planning()) return;
