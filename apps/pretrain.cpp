@@ -22,6 +22,7 @@ struct Arguments {
   std::optional<int64_t> steps, benchmark, ranks;
   std::string resume = "auto";
   std::optional<std::string> profile;  // where the trace goes; empty: the default
+  std::optional<std::string> machine;
   bool print_recipe = false, is_plan = false, is_json = false;
 
   void define(Command& command) {
@@ -49,11 +50,15 @@ struct Arguments {
         "time of a step, and keys that would make it fit; nothing of the model is allocated");
     command.add("--ranks", &ranks, "With --plan: for so many processes; this version has one",
                 {.at_least = 1});
+    command.add("--machine", &machine,
+                "With --plan: for this GPU, which need not be here, instead of this machine",
+                {.one_of = machine_names()});
     command.add("--json", &is_json, "With --plan or --benchmark: the result as JSON");
     command.add("--print-recipe", &print_recipe,
                 "Print the whole recipe, defaults included, and exit");
     command.example("stmoe-pretrain recipes/pretrain/quickstart.yaml --output runs/first");
     command.example("stmoe-pretrain recipes/pretrain/switch-base-8.yaml --plan");
+    command.example("stmoe-pretrain recipes/pretrain/switch-base-128.yaml --plan --machine h200");
     command.example(
         "stmoe-pretrain recipes/bench/bench-switch-105m.yaml --benchmark 5 --set "
         "precision.compute=bf16");
@@ -65,6 +70,7 @@ struct Arguments {
           "--json: goes with --plan or --benchmark; a run's numbers are in RUN/metrics.jsonl");
     if (benchmark.has_value() + print_recipe + is_plan > 1)
       throw UsageError("--benchmark, --plan and --print-recipe: give one of them");
+    if (machine && !is_plan) throw UsageError("--machine: goes with --plan");
     if (ranks && !is_plan) throw UsageError("--ranks: goes with --plan");
     if (ranks && *ranks > 1)
       throw UsageError(format(
@@ -107,14 +113,16 @@ void run(const Arguments& arguments, const ProgramContext& context) {
   log_info("[device] {} ({}), CPU kernels for {}", name_of(context.device), context.device_reason,
            name_of(cpu_level()));
   if (arguments.is_plan) {
-    const Plan plan = make_plan(recipe);
+    const DType dtype = parse_dtype(recipe.precision.compute);
+    const Plan plan = make_plan(recipe, arguments.machine ? named_machine(*arguments.machine, dtype)
+                                                          : this_machine(dtype, context.device));
     std::fputs((arguments.is_json ? plan_json(plan) : plan_table(plan)).c_str(), stdout);
     return;
   }
   try {
     arguments.benchmark ? benchmark(recipe, arguments, context) : train(recipe, arguments, context);
   } catch (const OutOfMemoryError& error) {
-    throw UsageError(explain_out_of_memory(recipe, error.what()));
+    throw UsageError(explain_out_of_memory(recipe, context.device, error.what()));
   }
 }
 

@@ -155,8 +155,10 @@ void zero_emu(std::byte* to, size_t bytes) {
   std::memset(to, 0, bytes);
 }
 
+int64_t total_emu() { return static_cast<int64_t>(kAddresses); }
+
 STMOE_REGISTER_KERNELS(DeviceMemoryKernels, emu,
-                       {allocate_emu, release_emu, copy_emu, copy_emu, zero_emu})
+                       {allocate_emu, release_emu, copy_emu, copy_emu, zero_emu, total_emu})
 
 }  // namespace
 

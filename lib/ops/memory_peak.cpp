@@ -5,6 +5,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/threads.h"
+#include "lib/ops/device_peak.h"
 #include "lib/tensor/tensor.h"
 
 namespace stmoe {
@@ -18,7 +19,8 @@ void triad(float* a, const float* b, const float* c, int64_t count) {
 
 }  // namespace
 
-double measure_memory_bandwidth(double seconds) {
+double measure_memory_bandwidth(double seconds, Device device) {
+  if (!is_host_memory(device)) return measure_device_memory_bandwidth(seconds, device);
   const Tensor arrays[] = {Tensor::persistent({kElements}, DType::f32),
                            Tensor::persistent({kElements}, DType::f32),
                            Tensor::persistent({kElements}, DType::f32)};

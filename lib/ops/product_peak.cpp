@@ -9,6 +9,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/cpu_level.h"
 #include "lib/base/threads.h"
+#include "lib/ops/device_peak.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -122,7 +123,8 @@ Loop loop_for(DType dtype) {
 
 }  // namespace
 
-double measure_product_peak(DType dtype, double seconds) {
+double measure_product_peak(DType dtype, double seconds, Device device) {
+  if (!is_host_memory(device)) return measure_device_product_peak(dtype, seconds, device);
   const Loop loop = loop_for(dtype);
   std::vector<double> best(static_cast<size_t>(num_threads()), 0.0);
   const Stopwatch whole;

@@ -2,6 +2,7 @@
 // What this processor could multiply at most: the yardstick of benchmarks.
 #pragma once
 
+#include "lib/tensor/device.h"
 #include "lib/tensor/dtype.h"
 
 namespace stmoe {
@@ -12,6 +13,7 @@ namespace stmoe {
 // multiplies bf16 pairs into f32 sums, else the f32 loop. Nothing that reads its operands from
 // memory can be faster (matrix units such as AMX are not counted). All threads run at once for
 // `seconds`; each counts its fastest millisecond, so that other processes do not lower the figure.
-double measure_product_peak(DType dtype, double seconds = 0.2);
+// On a GPU: measure_device_product_peak.
+double measure_product_peak(DType dtype, double seconds = 0.2, Device device = Device::cpu);
 
 }  // namespace stmoe

@@ -5,8 +5,10 @@
 #include <fstream>
 #include <string>
 
+#include "lib/base/registry.h"
 #include "lib/ops/memory_peak.h"
 #include "lib/ops/product_peak.h"
+#include "lib/tensor/device_memory.h"
 
 namespace stmoe {
 namespace {
@@ -65,8 +67,46 @@ int64_t available_memory_bytes(const Folder& root) {
   return limit > 0 && (total == 0 || limit < total) ? limit : total;
 }
 
-MachineSpeed measure_machine_speed(DType dtype) {
-  return {measure_product_peak(dtype, 0.2), measure_memory_bandwidth(0.1)};
+MachineSpeed measure_machine_speed(DType dtype, Device device) {
+  return {measure_product_peak(dtype, 0.2, device), measure_memory_bandwidth(0.1, device)};
+}
+
+Machine this_machine(DType dtype, Device device) {
+  const int64_t memory = is_host_memory(device) ? available_memory_bytes()
+                                                : kernels<DeviceMemoryKernels>(device).total();
+  return {"this machine", device, memory, measure_machine_speed(dtype, device)};
+}
+
+namespace {
+
+struct Gpu {
+  const char* name;
+  double memory_gib, bf16_flops, f32_flops, bytes;
+};
+constexpr Gpu kGpus[] = {{"h200", 139, 989e12, 67e12, 4.8e12},
+                         {"h100-80gb", 79, 989e12, 67e12, 3.35e12},
+                         {"a100-80gb", 79, 312e12, 19.5e12, 2.039e12},
+                         {"a100-40gb", 39, 312e12, 19.5e12, 1.555e12}};
+
+}  // namespace
+
+Machine named_machine(std::string_view name, DType dtype) {
+  for (const Gpu& gpu : kGpus)
+    if (name == gpu.name)
+      return {gpu.name,
+              Device::cuda,
+              static_cast<int64_t>(gpu.memory_gib * 0x1p30),
+              {dtype == DType::bf16 ? gpu.bf16_flops : gpu.f32_flops, gpu.bytes}};
+  fail_unknown_name("machine", name, machine_names());
+}
+
+const std::vector<std::string>& machine_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Gpu& gpu : kGpus) all.emplace_back(gpu.name);
+    return all;
+  }();
+  return names;
 }
 
 }  // namespace stmoe

@@ -11,15 +11,15 @@ namespace {
 void bound_step_time(Plan& plan) {
   const double passes = plan.is_recomputed ? 4 : 3;
   const double flops = passes * plan.forward_flops * static_cast<double>(plan.sequences);
-  const double arithmetic = flops / plan.speed.product_flops_per_second;
-  const double memory = plan.step.traffic / plan.speed.memory_bytes_per_second;
+  const double arithmetic = flops / plan.machine.speed.product_flops_per_second;
+  const double memory = plan.step.traffic / plan.machine.speed.memory_bytes_per_second;
   plan.step_seconds = std::max(arithmetic, memory);
   plan.limited_by = arithmetic >= memory ? "arithmetic" : "memory bandwidth";
 }
 
 }  // namespace
 
-Plan make_plan(const Recipe& original, int64_t available_bytes) {
+Plan make_plan(const Recipe& original, const Machine& machine) {
   Recipe recipe = with_vocabulary_size(original, "--plan");
   Plan plan;
   plan.sizes = model_sizes(recipe.model, recipe.moe);
@@ -28,13 +28,12 @@ Plan make_plan(const Recipe& original, int64_t available_bytes) {
   plan.forward_flops = forward_flops_per_sequence(recipe.model, recipe.moe, plan.lengths);
   plan.is_recomputed = recipe.model.recompute == "block";
   plan.compute = recipe.precision.compute;
-  plan.step = plan_step(recipe);
-  plan.available_bytes = available_bytes;
-  plan.speed = measure_machine_speed(parse_dtype(recipe.precision.compute));
+  plan.step = plan_step(recipe, machine.device);
+  plan.machine = machine;
   bound_step_time(plan);
-  if (!plan.fits()) plan.suggestions = suggest_changes(recipe, available_bytes);
+  if (!plan.fits()) plan.suggestions = suggest_changes(recipe, machine);
   if (!plan.is_recomputed) recipe.model.recompute = "block";
-  plan.recomputed = plan.is_recomputed ? plan.step : plan_step(recipe);
+  plan.recomputed = plan.is_recomputed ? plan.step : plan_step(recipe, machine.device);
   return plan;
 }
 

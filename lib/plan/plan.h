@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run of a recipe will cost, said before it: parameters, FLOPs, memory of the process by
-// kind, the least time of a step, and which keys would make it fit this machine. Of one rank, on
-// the CPU. Nothing of the model is allocated (planned_step.h).
+// kind, the least time of a step, and which keys would make it fit the machine. Of one rank.
+// Nothing of the model is allocated (planned_step.h).
 #pragma once
 
 #include <string>
@@ -31,10 +31,8 @@ struct Plan {
   std::string compute;  // f32 or bf16
 
   PlannedStep step;
-  PlannedStep recomputed;       // the same with model.recompute: block
-  int64_t available_bytes = 0;  // 0: unknown
-
-  MachineSpeed speed;
+  PlannedStep recomputed;  // the same with model.recompute: block
+  Machine machine;
   double step_seconds = 0;      // no step can be faster than this
   const char* limited_by = "";  // "arithmetic" or "memory bandwidth"
 
@@ -42,20 +40,19 @@ struct Plan {
 
   double backward_flops() const { return 2 * forward_flops; }
   int64_t total() const { return step.total(); }
-  bool fits() const { return available_bytes == 0 || total() <= available_bytes; }
+  bool fits() const { return machine.memory_bytes == 0 || total() <= machine.memory_bytes; }
 };
 
 // The recipe needs model.vocabulary_size or vocabulary.model; throws UsageError when it has
-// neither. Measures the machine's speed and looks for changes when the plan exceeds
-// `available_bytes`.
-Plan make_plan(const Recipe& recipe, int64_t available_bytes = available_memory_bytes());
+// neither. Looks for changes when the plan exceeds the machine's memory.
+Plan make_plan(const Recipe& recipe, const Machine& machine);
 
 // Changes that lower a recipe's memory: alone and together, those that leave the result as it is
 // first, each no further than it takes to fit. `recipe` has its vocabulary's size.
-std::vector<Suggestion> suggest_changes(const Recipe& recipe, int64_t available_bytes);
+std::vector<Suggestion> suggest_changes(const Recipe& recipe, const Machine& machine);
 
 // What to say when a run found no memory: the error, what was planned, and changes that lower it.
-std::string explain_out_of_memory(const Recipe& recipe, const std::string& error);
+std::string explain_out_of_memory(const Recipe& recipe, Device device, const std::string& error);
 
 // For people, and (contract.md) for programs.
 std::string plan_table(const Plan& plan);

@@ -65,12 +65,12 @@ bool evaluates(const Recipe& recipe) {
 
 }  // namespace
 
-PlannedStep plan_step(const Recipe& original) {
+PlannedStep plan_step(const Recipe& original, Device device) {
   Recipe recipe = original;
   recipe.train.accumulate = std::min(original.train.accumulate, kMostMicroBatches);
   recipe.data.batch_size =
       original.data.batch_size / original.train.accumulate * recipe.train.accumulate;
-  const PlanScope planning;
+  const PlanScope planning(device);
   ParameterStore store(RandomKey{}, DType::f32, ParameterStore::Mode::zeroed, Device::plan);
   const ParameterList& parameters = store.parameters();
   const EncoderDecoder model(recipe.model, recipe.moe, store);
@@ -104,8 +104,11 @@ PlannedStep plan_step(const Recipe& original) {
   result.optimizer = memory.optimizer;
   result.step = memory.step;
   result.step_alive = memory.step_lower_bound;
-  result.scratch = static_cast<int64_t>(release_scratch()) * num_threads();
-  result.program = kProgramBytes + (recipe.data.train.empty() ? 0 : kCorpusBytes);
+  if (is_host_memory(device))
+    result.scratch = static_cast<int64_t>(release_scratch()) * num_threads();
+  result.program = !is_host_memory(device)     ? kContextBytes
+                   : recipe.data.train.empty() ? kProgramBytes
+                                               : kProgramBytes + kCorpusBytes;
   return result;
 }
 

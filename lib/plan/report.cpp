@@ -65,23 +65,28 @@ std::string memory_table(const Plan& plan) {
   row("optimizer", step.optimizer);
   row("activations", step.activations(),
       format("{:.1f} with model.recompute: block", mib(plan.recomputed.activations())));
-  row("scratch", step.scratch, format("{} threads", num_threads()));
-  row("program", step.program, "about");
+  const bool is_cpu = is_host_memory(plan.machine.device);
+  if (is_cpu) row("scratch", step.scratch, format("{} threads", num_threads()));
+  row(is_cpu ? "program" : "context", step.program, "about");
   const char* verdict = plan.fits() ? "fits" : "does not fit";
   row("total", plan.total(),
-      plan.available_bytes > 0 ? format("{} in {:.0f} MiB", verdict, mib(plan.available_bytes))
-                               : "");
+      plan.machine.memory_bytes > 0
+          ? format("{} in {:.0f} MiB", verdict, mib(plan.machine.memory_bytes))
+          : "");
   return text +
          "Routing does not change it: a step has room for every token that experts can keep.\n";
 }
 
 std::string step_text(const Plan& plan) {
+  const Machine& machine = plan.machine;
   return format(
-      "a step of {} sequences takes at least {} here, limited by {}\n({:.1f} GFLOP/s in {}, "
-      "{:.1f} GB/s on {} threads; {} bytes moved)\n",
-      plan.sequences, seconds_text(plan.step_seconds), plan.limited_by,
-      plan.speed.product_flops_per_second * 1e-9, plan.compute,
-      plan.speed.memory_bytes_per_second * 1e-9, num_threads(), with_prefix(plan.step.traffic));
+      "a step of {} sequences takes at least {} on {}, limited by {}\n({}FLOP/s in {}, {}B/s{}; {} "
+      "bytes moved)\n",
+      plan.sequences, seconds_text(plan.step_seconds), machine.name, plan.limited_by,
+      with_prefix(machine.speed.product_flops_per_second), plan.compute,
+      with_prefix(machine.speed.memory_bytes_per_second),
+      is_host_memory(machine.device) ? format(" on {} threads", num_threads()) : "",
+      with_prefix(plan.step.traffic));
 }
 
 std::string suggestions_table(const std::vector<Suggestion>& suggestions) {
@@ -123,14 +128,14 @@ std::string plan_table(const Plan& plan) {
   return text;
 }
 
-std::string explain_out_of_memory(const Recipe& recipe, const std::string& error) {
-  const Plan plan = make_plan(recipe);
+std::string explain_out_of_memory(const Recipe& recipe, Device device, const std::string& error) {
+  const Plan plan = make_plan(recipe, this_machine(parse_dtype(recipe.precision.compute), device));
   const PlannedStep& step = plan.step;
   std::string text = format(
       "{}\nplanned {:.0f} MiB: weights {:.0f}, gradients {:.0f}, optimizer {:.0f}, activations "
       "{:.0f}, scratch and program {:.0f}; there are {:.0f} MiB{}",
       error, mib(plan.total()), mib(step.weights), mib(step.gradients), mib(step.optimizer),
-      mib(step.activations()), mib(step.scratch + step.program), mib(plan.available_bytes),
+      mib(step.activations()), mib(step.scratch + step.program), mib(plan.machine.memory_bytes),
       plan.fits() ? ", of which other programs have taken a part" : "");
   if (!plan.suggestions.empty()) text += "\n" + suggestions_table(plan.suggestions);
   return text;
@@ -159,11 +164,13 @@ std::string plan_json(const Plan& plan) {
        {{"balanced_routing", plan.step.activations()},
         {"worst_routing", plan.step.activations()},
         {"recompute_block", plan.recomputed.activations()}}},
-      {"product_peak_flops_per_second", plan.speed.product_flops_per_second},
-      {"memory_bandwidth_bytes_per_second", plan.speed.memory_bytes_per_second},
+      {"product_peak_flops_per_second", plan.machine.speed.product_flops_per_second},
+      {"memory_bandwidth_bytes_per_second", plan.machine.speed.memory_bytes_per_second},
       {"bytes_moved_per_step", plan.step.traffic},
       {"ranks", 1},
-      {"available_bytes", plan.available_bytes},
+      {"machine", plan.machine.name},
+      {"device", name_of(plan.machine.device)},
+      {"available_bytes", plan.machine.memory_bytes},
       {"fits", plan.fits()},
       {"suggestions", Json::array()}};
   for (const Suggestion& suggestion : plan.suggestions)

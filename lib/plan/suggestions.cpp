@@ -31,7 +31,8 @@ bool is_valid(const Recipe& recipe) {
 
 class Search {
  public:
-  Search(const Recipe& recipe, int64_t available) : start_{recipe, {}}, available_(available) {}
+  Search(const Recipe& recipe, const Machine& machine)
+      : start_{recipe, {}}, available_(machine.memory_bytes), device_(machine.device) {}
 
   // A change without a size.
   void try_one(const Variant& variant, const char* effect) {
@@ -62,19 +63,22 @@ class Search {
   }
 
   const Variant& start() const { return start_; }
+  int64_t needed(const Variant& variant) const {
+    return plan_step(variant.recipe, device_).total();
+  }
   bool has_fit() const {
     return std::ranges::any_of(found_, [](const Suggestion& s) { return s.fits; });
   }
   std::vector<Suggestion> take() { return std::move(found_); }
 
  private:
-  static int64_t needed(const Variant& variant) { return plan_step(variant.recipe).total(); }
   void add(const Variant& variant, int64_t bytes, const char* effect) {
     found_.push_back({variant.changes, effect, bytes, bytes <= available_});
   }
 
   Variant start_;
   int64_t available_;
+  Device device_;
   std::vector<Suggestion> found_;
 };
 
@@ -172,9 +176,9 @@ void try_model_keys(Search& search) {
 
 }  // namespace
 
-std::vector<Suggestion> suggest_changes(const Recipe& recipe, int64_t available_bytes) {
-  Search search(recipe, available_bytes);
-  if (plan_step(smallest_step(search.start()).recipe).total() <= available_bytes)
+std::vector<Suggestion> suggest_changes(const Recipe& recipe, const Machine& machine) {
+  Search search(recipe, machine);
+  if (search.needed(smallest_step(search.start())) <= machine.memory_bytes)
     try_step_keys(search);
   else
     try_model_keys(search);

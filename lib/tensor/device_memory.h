@@ -21,6 +21,8 @@ struct DeviceMemoryKernels {
   // The bytes are there when it returns.
   void (*to_host)(std::byte* to, const std::byte* from, size_t bytes);
   void (*zero)(std::byte* to, size_t bytes);
+  // Of the whole device, in bytes.
+  int64_t (*total)();
 };
 
 }  // namespace stmoe

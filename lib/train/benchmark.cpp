@@ -74,7 +74,7 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
   const PinnedThreads pinned;
   BenchmarkResult result;
   result.product_peak_flops_per_second =
-      measure_product_peak(parse_dtype(recipe.precision.compute), kPeakSeconds);
+      measure_product_peak(parse_dtype(recipe.precision.compute), kPeakSeconds, options.device);
   StepRunner runner(recipe, options.device, ParameterStore::Mode::initialized);
   const auto schedule = make_schedule(recipe.schedule, recipe.train.steps);
   const Batch batch = synthetic_batch(recipe);
@@ -107,7 +107,7 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
   result.memory = runner.memory_plan();
   result.alive_at_peak = alive_table(runner.arena());
   result.peak_memory_bytes = peak_resident_bytes();
-  result.peaks = measure_machine_peaks();  // last: it needs memory of its own
+  result.peaks = measure_machine_peaks(options.device);  // last: it needs memory of its own
   return result;
 }
 

@@ -146,8 +146,9 @@ class ProfiledSteps {
     const Profile profile = stop_profile();
     const Path table = options_.output / "profile.txt";
     const Path trace = options_.trace.value_or(options_.output / "trace.json");
-    write_file_atomically(table, format("{}\n{}", profile_table(profile, measure_machine_peaks()),
-                                        trainer_.alive_table()));
+    write_file_atomically(
+        table, format("{}\n{}", profile_table(profile, measure_machine_peaks(options_.device)),
+                      trainer_.alive_table()));
     write_trace(profile, trace);
     double waiting = 0;
     for (const OpTime& op : profile.ops)

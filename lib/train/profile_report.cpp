@@ -81,11 +81,11 @@ std::string products_table(const Profile& profile, const MachinePeaks& peaks, do
 
 }  // namespace
 
-MachinePeaks measure_machine_peaks() {
+MachinePeaks measure_machine_peaks(Device device) {
   MachinePeaks peaks;
-  peaks.product_flops_per_second[0] = measure_product_peak(DType::f32, kPeakSeconds);
-  peaks.product_flops_per_second[1] = measure_product_peak(DType::bf16, kPeakSeconds);
-  peaks.memory_bytes_per_second = measure_memory_bandwidth();
+  peaks.product_flops_per_second[0] = measure_product_peak(DType::f32, kPeakSeconds, device);
+  peaks.product_flops_per_second[1] = measure_product_peak(DType::bf16, kPeakSeconds, device);
+  peaks.memory_bytes_per_second = measure_memory_bandwidth(kPeakSeconds, device);
   return peaks;
 }
 

@@ -7,6 +7,7 @@
 
 #include "lib/base/files.h"
 #include "lib/base/profile.h"
+#include "lib/tensor/device.h"
 
 namespace stmoe {
 
@@ -16,7 +17,7 @@ struct MachinePeaks {
   double memory_bytes_per_second = 0;
 };
 // f32, bf16 and memory; about half a second, and 192 MiB for a moment.
-MachinePeaks measure_machine_peaks();
+MachinePeaks measure_machine_peaks(Device device = Device::cpu);
 
 // The larger of two shares of what the machine can do: it is what bounds the work.
 struct Reached {

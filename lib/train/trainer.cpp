@@ -41,7 +41,7 @@ Trainer::Trainer(const Recipe& recipe, TrainingData data, Weights weights, Devic
   flops_per_sequence_ = training_flops_per_sequence(
       recipe_.model, recipe_.moe,
       {recipe_.data.input_length, recipe_.data.resolved_target_length()});
-  peak_flops_ = measure_product_peak(parse_dtype(recipe_.precision.compute), kPeakSeconds);
+  peak_flops_ = measure_product_peak(parse_dtype(recipe_.precision.compute), kPeakSeconds, device);
 }
 
 Batch Trainer::next_batch() {

@@ -28,6 +28,14 @@ Recipe small_recipe() {
   return recipe;
 }
 
+// This machine, as fast as it is, with so many bytes of memory; 0: unknown.
+Machine with_memory(int64_t bytes) {
+  static const Machine machine = this_machine(DType::f32);
+  Machine result = machine;
+  result.memory_bytes = bytes;
+  return result;
+}
+
 std::vector<std::string> keys(const Json& object) {
   std::vector<std::string> names;
   for (const auto& [name, value] : object.items()) names.push_back(name);
@@ -52,14 +60,14 @@ int64_t total_with(Recipe recipe, const Suggestion& suggestion) {
     else
       FAIL("a key that the test does not know: " << key);
   }
-  return make_plan(recipe, 0).total();
+  return make_plan(recipe, with_memory(0)).total();
 }
 
 }  // namespace
 
 TEST_CASE("a plan's figures are those of the model", "[plan]") {
   const Recipe recipe = small_recipe();
-  const Plan plan = make_plan(recipe, 0);
+  const Plan plan = make_plan(recipe, with_memory(0));
   // Width 64, inner width 64, 4 sequences' worth of nothing else: by the formula of flops.h.
   const double encoder = 2 * (8.0 * 128 * 64 * 64 + 4.0 * 128 * 128 * 64);
   const double decoder = 2 * (8.0 * 32 * 64 * 64 + 4.0 * 32 * 32 * 64 + 4.0 * 32 * 64 * 64 +
@@ -82,15 +90,16 @@ TEST_CASE("a plan's figures are those of the model", "[plan]") {
 
 TEST_CASE("the least time of a step is the longer of arithmetic and memory", "[plan]") {
   Recipe recipe = small_recipe();
-  const Plan plan = make_plan(recipe, 0);
-  const double arithmetic = 64 * 3 * plan.forward_flops / plan.speed.product_flops_per_second;
-  const double memory = plan.step.traffic / plan.speed.memory_bytes_per_second;
+  const Plan plan = make_plan(recipe, with_memory(0));
+  const double arithmetic =
+      64 * 3 * plan.forward_flops / plan.machine.speed.product_flops_per_second;
+  const double memory = plan.step.traffic / plan.machine.speed.memory_bytes_per_second;
   CHECK(plan.step_seconds == Approx(std::max(arithmetic, memory)));
   CHECK(std::string(plan.limited_by) == (arithmetic >= memory ? "arithmetic" : "memory bandwidth"));
 }
 
 TEST_CASE("a plan's JSON has the contract's keys first", "[plan]") {
-  const Json json = Json::parse(plan_json(make_plan(small_recipe(), 1)));
+  const Json json = Json::parse(plan_json(make_plan(small_recipe(), with_memory(1))));
   const auto all = keys(json);
   CHECK(std::vector<std::string>(all.begin(), all.begin() + 5) ==
         std::vector<std::string>{"parameters", "flops_per_sequence", "memory_per_rank_bytes",
@@ -119,8 +128,8 @@ TEST_CASE("a plan's JSON has the contract's keys first", "[plan]") {
 
 TEST_CASE("suggested changes need what they say and fit when they say so", "[plan]") {
   const Recipe recipe = small_recipe();
-  const int64_t total = make_plan(recipe, 0).total(), available = total * 3 / 4;
-  const auto suggestions = suggest_changes(recipe, available);
+  const int64_t total = make_plan(recipe, with_memory(0)).total(), available = total * 3 / 4;
+  const auto suggestions = suggest_changes(recipe, with_memory(available));
   REQUIRE(suggestions.size() >= 3);
   CHECK(std::ranges::any_of(suggestions, [](const Suggestion& s) { return s.fits; }));
   for (const Suggestion& suggestion : suggestions) {
@@ -137,7 +146,7 @@ TEST_CASE("suggested changes need what they say and fit when they say so", "[pla
   if (parts > 2) {
     Recipe fewer = recipe;
     fewer.train.accumulate = parts / 2;
-    CHECK(make_plan(fewer, 0).total() > available);
+    CHECK(make_plan(fewer, with_memory(0)).total() > available);
   }
 }
 
@@ -145,7 +154,8 @@ TEST_CASE("where weights and optimizer alone are too much, the model must change
   Recipe recipe = small_recipe();
   recipe.moe.num_experts = 256;
   recipe.optimizer = Choice<Optimizer>("adamw");
-  const auto suggestions = suggest_changes(recipe, kProgramBytes + (int64_t{40} << 20));
+  const auto suggestions =
+      suggest_changes(recipe, with_memory(kProgramBytes + (int64_t{40} << 20)));
   REQUIRE(suggestions.size() == 2);
   CHECK(suggestions[0].changes.back() ==
         std::pair<std::string, std::string>("optimizer.kind", "adafactor"));
@@ -158,16 +168,16 @@ TEST_CASE("where weights and optimizer alone are too much, the model must change
 
 TEST_CASE("a plan's table says whether it fits", "[plan]") {
   const Recipe recipe = small_recipe();
-  const std::string fits = plan_table(make_plan(recipe, int64_t{1} << 40));
+  const std::string fits = plan_table(make_plan(recipe, with_memory(int64_t{1} << 40)));
   CHECK_THAT(fits, Catch::Contains("fits in 1048576 MiB") && !Catch::Contains("changes"));
-  const std::string small = plan_table(make_plan(recipe, kProgramBytes));
+  const std::string small = plan_table(make_plan(recipe, with_memory(kProgramBytes)));
   CHECK_THAT(small, Catch::Contains("does not fit in 24 MiB") && Catch::Contains("changes"));
 }
 
 TEST_CASE("a plan without a vocabulary's size says what to add", "[plan]") {
   Recipe recipe = small_recipe();
   recipe.model.vocabulary_size = 0;
-  CHECK_THROWS_WITH(make_plan(recipe, 0),
+  CHECK_THROWS_WITH(make_plan(recipe, with_memory(0)),
                     Catch::Contains("--plan: ") && Catch::Contains("vocabulary_size=32128"));
 }
 
