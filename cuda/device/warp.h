@@ -46,7 +46,8 @@ STMOE_DEVICE T shuffle(T value, int from_lane, Where& where = Where::current()) 
 }
 template <class T>
 STMOE_DEVICE T shuffle_xor(T value, int lane_mask, Where& where = Where::current()) {
-  return shuffle(value, lane_index() ^ lane_mask, where);
+  // By its full name: std::shuffle, found through `where`, takes three arguments too.
+  return gpu::shuffle(value, lane_index() ^ lane_mask, where);
 }
 STMOE_DEVICE uint32_t ballot(bool vote, Where& where = Where::current()) {
   uint32_t bits = 0;

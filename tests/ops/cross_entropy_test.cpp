@@ -46,7 +46,7 @@ test::OpCase loss_case(int64_t tokens, int64_t vocabulary, const CrossEntropyOpt
   op_case.inputs = {{.shape = {tokens, vocabulary}, .low = -4, .high = 4}};
   op_case.dtypes = {DType::f64, DType::f32};
   op_case.call = [=](const test::OpArguments& x) {
-    return cross_entropy(x[0], targets, options).total;
+    return cross_entropy(x[0], x.on_device(targets), options).total;
   };
   op_case.reference = [=](const test::OpValues& x) {
     double total = 0;
@@ -109,6 +109,9 @@ TEST_CASE("cross_entropy, z-loss and label smoothing", "[ops][cross_entropy]") {
 TEST_CASE("cross_entropy over rows longer than a block, on several threads",
           "[ops][cross_entropy]") {
   test::check_op(loss_case(37, 1300, {.z_loss = 1e-4, .label_smoothing = 0.1}));
+  // On a GPU: more vectors, and more single logits, than a block has under way at once.
+  test::check_ops({loss_case(2, 8204, {.z_loss = 1e-4, .label_smoothing = 0.1}),
+                   loss_case(3, 2051, {.z_loss = 1e-4})});
 }
 
 TEST_CASE("cross_entropy agrees with t5x", "[ops][cross_entropy][golden]") {
@@ -145,11 +148,34 @@ TEST_CASE("cross_entropy reports nats, targets and correct predictions", "[ops][
 }
 
 TEST_CASE("the loss of huge logits is finite and a NaN is not hidden", "[ops][cross_entropy]") {
-  const Tensor targets = Tensor::from<int32_t>({1}, {1});
-  const Tensor huge = Tensor::from<float>({1, 3}, {3e4f, -3e4f, 0});
-  test::require_close(cross_entropy(Var(huge), targets, {}).read().cross_entropy, 6e4, {0, 1e-6});
-  const Tensor broken = Tensor::from<float>({1, 3}, {1, 2, NAN});
-  CHECK(std::isnan(cross_entropy(Var(broken), targets, {}).total.value().item()));
+  for (Device device : {Device::cpu, Device::emu}) {
+    const Tensor targets = Tensor::from<int32_t>({1}, {1}).on(device);
+    const Tensor huge = Tensor::from<float>({1, 3}, {3e4f, -3e4f, 0}).on(device);
+    test::require_close(cross_entropy(Var(huge), targets, {}).read().cross_entropy, 6e4, {0, 1e-6});
+    const Tensor broken = Tensor::from<float>({1, 3}, {1, 2, NAN}).on(device);
+    CHECK(std::isnan(cross_entropy(Var(broken), targets, {}).total.value().item()));
+  }
+}
+
+TEST_CASE("the sums of a device are the CPU's, and a target outside the vocabulary makes NaN there",
+          "[ops][cross_entropy][gpu]") {
+  const int64_t count = 1300;  // more rows than the threads that add them up
+  const Tensor targets = draw_targets(count, 5);
+  const Tensor logits = Tensor::empty({count, 5}, DType::f32);
+  for (int64_t i = 0; i < logits.numel(); ++i)  // with equal ones
+    logits.data<float>()[i] =
+        static_cast<float>(random_bits(RandomKey{6}, static_cast<uint64_t>(i)) % 4);
+  const auto here = cross_entropy(Var(logits), targets, {}).read();
+  const auto there = cross_entropy(Var(logits.on(Device::emu)), targets.on(Device::emu), {}).read();
+  CHECK(there.num_targets == here.num_targets);
+  CHECK(there.num_correct == here.num_correct);
+  test::require_close(there.cross_entropy, here.cross_entropy, {0, 1e-6});
+  for (int32_t target : {5, -1}) {
+    targets.data<int32_t>()[7] = target;
+    CHECK(std::isnan(cross_entropy(Var(logits.on(Device::emu)), targets.on(Device::emu), {})
+                         .read()
+                         .cross_entropy));
+  }
 }
 
 TEST_CASE("the gradient overwrites the logits only when nothing else holds them",

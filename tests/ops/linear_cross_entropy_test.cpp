@@ -76,7 +76,7 @@ test::OpCase loss_case(const Sizes& sizes, const LinearCrossEntropyOptions& opti
                      .high = 1,
                      .is_weight = true}};
   op_case.call = [=](const test::OpArguments& x) {
-    return linear_cross_entropy(x[0], x[1], targets, options).total;
+    return linear_cross_entropy(x[0], x[1], x.on_device(targets), options).total;
   };
   op_case.reference = [=](const test::OpValues& x) {
     return test::OpValues{{naive_total(x, sizes, targets, options)}};
@@ -109,7 +109,8 @@ Outcome run(const Tensor& h, const Tensor& w, double coefficient, F&& f) {
   const Var h_leaf = Var::leaf(h), w_leaf = Var::leaf(w);
   Outcome outcome;
   outcome.loss = f(h_leaf, w_leaf);
-  backward(weighted_sum({outcome.loss.total}, {coefficient}));
+  const Var& total = outcome.loss.total;
+  backward({total}, {Tensor::full({1}, total.dtype(), coefficient, total.device())});
   outcome.dh = h_leaf.grad();
   outcome.dw = w_leaf.grad();
   return outcome;
@@ -130,6 +131,10 @@ TEST_CASE("linear_cross_entropy on several threads", "[ops][cross_entropy]") {
   auto op_case = loss_case({90, 40, 700}, tied(48));
   op_case.tolerance.bf16 = {1, 1e-2};  // a sum of 60 terms
   op_case.gradient_tolerance.f32 = {1e-5, 1e-4};
+  test::check_op(op_case);
+  // No row in vectors of 16 bytes.
+  op_case = loss_case({21, 9, 83}, tied(8));
+  op_case.tolerance.bf16 = {1, 1e-2};
   test::check_op(op_case);
 }
 
@@ -187,6 +192,26 @@ TEST_CASE("chunks and left-out rows do not change the loss", "[ops][cross_entrop
   test::require_close(whole.dh.slice(0, 1, 2), std::vector<double>(48), test::Tolerance::exact());
 }
 
+TEST_CASE("another gradient than the expected one is made up for on a device",
+          "[ops][cross_entropy][gpu]") {
+  const Tensor h = draw({20, 16}, 1), w = draw({40, 16}, 2), targets = draw_targets(20, 40, 4);
+  const auto loss = [&](Device device, double expected) {
+    return run(h.on(device), w.on(device), 0.5, [&](Var x, Var table) {
+      LinearCrossEntropyOptions options = tied(7);
+      options.expected_gradient = expected;
+      return linear_cross_entropy(x, table, targets.on(device), options);
+    });
+  };
+  const Outcome here = loss(Device::cpu, 0.5);
+  for (double expected : {0.5, 2.0}) {
+    const Outcome there = loss(Device::emu, expected);
+    test::require_close(there.dh.on(Device::cpu), test::values_of(here.dh), {1e-6, 1e-5});
+    test::require_close(there.dw.on(Device::cpu), test::values_of(here.dw), {1e-6, 1e-5});
+    CHECK(there.loss.read().num_targets == here.loss.read().num_targets);
+    CHECK(there.loss.read().num_correct == here.loss.read().num_correct);
+  }
+}
+
 TEST_CASE("without recording there is a loss and no gradient", "[ops][cross_entropy]") {
   const Var h = Var::leaf(draw({5, 8}, 1)), w = Var::leaf(draw({11, 8}, 2));
   const Tensor targets = draw_targets(5, 11, 0);
@@ -205,6 +230,9 @@ TEST_CASE("a chunk of logits is bounded", "[ops][cross_entropy]") {
       CHECK(rows >= 1);
       CHECK(rows <= tokens);
       CHECK(rows <= std::max<int64_t>(256, (1 << 24) / vocabulary + 16));
+      const int64_t on_gpu = loss_chunk_rows(tokens, vocabulary, Device::cuda);
+      CHECK(on_gpu <= tokens);
+      CHECK(on_gpu <= std::max<int64_t>(2048, (1 << 27) / vocabulary + 128));
     }
 }
 
