@@ -2,7 +2,7 @@
 // Element-wise kernels: F says what is computed of the elements of up to three tensors, which one
 // or two results take; the kernels how they are read and written. F has kInputs, kOutputs and a
 // device function
-//   template <class C> of(C* y, const C* x) const   y[0], ... of x[0], ...
+//   template <class C> void of(C* y, const C* x)   y[0], ... of x[0], ...
 // A result may be an input: element i depends on elements i only.
 #pragma once
 
@@ -13,6 +13,14 @@
 namespace stmoe::gpu {
 
 inline constexpr int kMapThreads = 256;
+
+struct SumOfTwo {
+  static constexpr int kInputs = 2, kOutputs = 1;
+  template <class C>
+  STMOE_DEVICE void of(C* y, const C* x) {
+    y[0] = x[0] + x[1];
+  }
+};
 
 template <class T>
 struct MapResults {
@@ -107,15 +115,6 @@ STMOE_KERNEL map_hidden_kernel(T* y0, T* y1, const T* x0, const T* x1, const T* 
     store_values(y0 + unit * V, y[0]);
     if constexpr (F::kOutputs > 1) store_values(y1 + unit * V, y[1]);
   }
-}
-
-// Calls f with V as an integral constant: sixteen bytes of T, or 1.
-template <class T, class F>
-void visit_vector(bool in_vectors, F&& f) {
-  if (in_vectors)
-    f(std::integral_constant<int, kVectorOf<T>>{});
-  else
-    f(std::integral_constant<int, 1>{});
 }
 
 template <class F>

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "cuda/device/device.h"
 
@@ -52,6 +53,25 @@ STMOE_DEVICE void store_values(T* to, const Compute<T> (&values)[V]) {
 template <class... Pointers>
 bool tiles_rows(int V, int64_t width, Pointers... pointers) {
   return width % V == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+// Host: calls f(T{}) for an element type that is f32 or f64, as statistics and losses are.
+template <class F>
+void visit_wide(DType dtype, F&& f) {
+  STMOE_CHECK(dtype == DType::f32 || dtype == DType::f64, "elements are neither f32 nor f64");
+  if (dtype == DType::f64)
+    f(double{});
+  else
+    f(float{});
+}
+
+// Host: calls f with V as an integral constant: sixteen bytes of T, or 1.
+template <class T, class F>
+void visit_vector(bool in_vectors, F&& f) {
+  if (in_vectors)
+    f(std::integral_constant<int, kVectorOf<T>>{});
+  else
+    f(std::integral_constant<int, 1>{});
 }
 
 // Quotients of counts: 64-bit division only where a number needs it.

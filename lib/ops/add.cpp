@@ -92,7 +92,9 @@ Var sum(const Var& x) {
   kernels<AddKernels>(total.device()).sum(total, input);
   return record("sum", total, {x},
                 [shape = x.shape(), kind = x.dtype()](const Tensor& dy) -> std::vector<Tensor> {
-                  return {Tensor::full(shape, kind, dy.item(), dy.device())};
+                  const Tensor dx = Tensor::empty(shape, kind, dy.device());
+                  kernels<AddKernels>(dy.device()).spread(dx, dy);
+                  return {dx};
                 });
 }
 

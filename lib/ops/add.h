@@ -18,6 +18,8 @@ struct AddKernels {
   void (*weighted_sum)(const Tensor& y, std::span<const Tensor> terms,
                        std::span<const double> coefficients);
   void (*sum)(const Tensor& y, const Tensor& x);
+  // Every element of y is the one of `value`.
+  void (*spread)(const Tensor& y, const Tensor& value);
 };
 
 // x + y, same shape and type.

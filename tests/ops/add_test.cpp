@@ -71,6 +71,22 @@ test::OpCase weighted_sum_case() {
   return op_case;
 }
 
+// More terms than a kernel is given at once.
+test::OpCase many_terms_case() {
+  test::OpCase op_case;
+  op_case.name = "weighted_sum of nine";
+  op_case.inputs = std::vector<test::OpInput>(9, {.shape = {1}});
+  std::vector<double> coefficients;
+  for (int i = 0; i < 9; ++i) coefficients.push_back(0.5 * i - 1);
+  op_case.call = [=](const test::OpArguments& x) { return weighted_sum(x.inputs, coefficients); };
+  op_case.reference = [=](const test::OpValues& x) {
+    double total = 0;
+    for (size_t i = 0; i < 9; ++i) total += coefficients[i] * x[i][0];
+    return test::OpValues{{total}};
+  };
+  return op_case;
+}
+
 test::OpCase cast_case(DType to) {
   test::OpCase op_case;
   op_case.name = format("cast to {}", name_of(to));
@@ -101,6 +117,7 @@ TEST_CASE("sum adds every element in f64", "[ops][add]") {
 
 TEST_CASE("weighted_sum joins the parts of a loss", "[ops][add]") {
   test::check_op(weighted_sum_case());
+  test::check_op(many_terms_case());
   CHECK_THROWS_AS(weighted_sum({}, {}), BugError);
   CHECK_THROWS_AS(weighted_sum({Var(Tensor::zeros({2}, DType::f32))}, {1}), BugError);
 }

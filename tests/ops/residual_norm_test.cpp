@@ -85,12 +85,39 @@ TEST_CASE("residual_norm adds what dropout leaves of the branch and normalises t
                    residual_case({1}, 0, -1), residual_case({0, 8}, 0.5, -1)});
 }
 
+TEST_CASE("residual_norm of rows of any length", "[ops][residual_norm]") {
+  // What a thread of a GPU holds of a row: 1, 2 or 4 vectors, or none of a longer or an odd row.
+  for (auto op_case : {residual_case({3, 1000}, 0.3, -1), residual_case({2, 2, 2000}, 0.3, 1),
+                       residual_case({3, 4000}, 0, -1), residual_case({2, 1, 8000}, 0.3, 1),
+                       residual_case({2, 16400}, 0.3, -1), residual_case({3, 1, 3001}, 0.3, 0)}) {
+    op_case.gradient_tolerance.bf16 = {2e-2, 2e-2};
+    test::check_op(op_case);
+  }
+}
+
 TEST_CASE("residual_norm sums the gradient of the scale in fixed chunks of rows",
           "[ops][residual_norm]") {
   auto op_case = residual_case({3, 100, 40}, 0.2, 1);
   op_case.gradient_tolerance.f32 = {1e-4, 1e-5};  // sums of 300 terms of either sign
   op_case.gradient_tolerance.bf16 = {2e-2, 2e-2};
   test::check_op(op_case);
+}
+
+TEST_CASE("residual_sum adds what dropout leaves of the branch", "[ops][residual_norm]") {
+  for (const Shape& shape : {Shape{3, 4, 24}, Shape{3, 4, 7}, Shape{2, 5, 520}, Shape{0, 2, 8}})
+    for (int broadcast_dim : {-1, 1}) {
+      auto op_case = residual_case(shape, 0.4, broadcast_dim);
+      op_case.name += " alone";
+      op_case.inputs.pop_back();
+      op_case.call = [=](const test::OpArguments& x) {
+        return residual_sum(x[0], x[1], {0.4, kKey, broadcast_dim, 0});
+      };
+      op_case.reference = [both = op_case.reference,
+                           width = static_cast<size_t>(shape[-1])](const test::OpValues& x) {
+        return test::OpValues{both({x[0], x[1], std::vector<double>(width, 1.0)})[0]};
+      };
+      test::check_op(op_case);
+    }
 }
 
 TEST_CASE("residual_norm is add, dropout and rms_norm, to the bit in f32", "[ops][residual_norm]") {

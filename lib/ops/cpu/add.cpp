@@ -66,8 +66,10 @@ void sum_cpu(const Tensor& y, const Tensor& x) {
   y.fill(std::accumulate(partial.begin(), partial.end(), 0.0));
 }
 
+void spread_cpu(const Tensor& y, const Tensor& value) { y.fill(value.item()); }
+
 STMOE_REGISTER_KERNELS(AddKernels, cpu,
-                       {add_cpu, multiply_cpu, scale_cpu, weighted_sum_cpu, sum_cpu})
+                       {add_cpu, multiply_cpu, scale_cpu, weighted_sum_cpu, sum_cpu, spread_cpu})
 
 }  // namespace
 
