@@ -8,9 +8,11 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <sys/mman.h>
 
+#include "cuda/emu/recording.h"
 #include "lib/tensor/buffer.h"
 #include "lib/tensor/device_memory.h"
 
@@ -140,25 +142,44 @@ class Memory {
 thread_local int host_pointers = 0;
 
 std::byte* allocate_emu(size_t bytes) { return Memory::instance().allocate(bytes); }
-void release_emu(std::byte* data, size_t bytes) { Memory::instance().release(data, bytes); }
+void release_emu(std::byte* data, size_t bytes) {
+  run_after_recording([=] { Memory::instance().release(data, bytes); });
+}
 
-void copy_emu(std::byte* to, const std::byte* from, size_t bytes) {
-  if (is_planning()) return;
+void copy_bytes(std::byte* to, const std::byte* from, size_t bytes) {
   Memory::instance().throw_overrun();
   const MemoryAccess access;
   std::memcpy(to, from, bytes);
 }
 
+void to_emu(std::byte* to, const std::byte* from, size_t bytes) {
+  if (is_planning()) return;
+  if (!is_recording()) return copy_bytes(to, from, bytes);
+  run_or_record([to, kept = std::vector<std::byte>(from, from + bytes)] {
+    copy_bytes(to, kept.data(), kept.size());
+  });
+}
+
+void to_host(std::byte* to, const std::byte* from, size_t bytes) {
+  if (is_planning()) return;
+  STMOE_CHECK(
+      !is_recording(),
+      "step graph: the host reads device memory while a step is recorded; read after it ran");
+  copy_bytes(to, from, bytes);
+}
+
 void zero_emu(std::byte* to, size_t bytes) {
   if (is_planning()) return;
-  const MemoryAccess access;
-  std::memset(to, 0, bytes);
+  run_or_record([=] {
+    const MemoryAccess access;
+    std::memset(to, 0, bytes);
+  });
 }
 
 int64_t total_emu() { return static_cast<int64_t>(kAddresses); }
 
 STMOE_REGISTER_KERNELS(DeviceMemoryKernels, emu,
-                       {allocate_emu, release_emu, copy_emu, copy_emu, zero_emu, total_emu})
+                       {allocate_emu, release_emu, to_emu, to_host, zero_emu, total_emu})
 
 }  // namespace
 

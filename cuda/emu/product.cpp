@@ -3,7 +3,10 @@
 // (cuda/lib_ops).
 #include "lib/ops/product.h"
 
+#include <vector>
+
 #include "cuda/emu/memory.h"
+#include "cuda/emu/recording.h"
 
 namespace stmoe {
 namespace {
@@ -13,8 +16,10 @@ void multiply_emu(std::span<const Product> list, bool accumulate) {
   for (const Product& product : list)
     for (const MatrixView* view : {&product.c, &product.a, &product.b})
       emu::check_pointer(view->data);
-  const emu::MemoryAccess access;
-  kernels<ProductKernels>(Device::cpu).multiply(list, accumulate);
+  emu::run_or_record([kept = std::vector<Product>(list.begin(), list.end()), accumulate] {
+    const emu::MemoryAccess access;
+    kernels<ProductKernels>(Device::cpu).multiply(kept, accumulate);
+  });
 }
 
 STMOE_REGISTER_KERNELS(ProductKernels, emu, {multiply_emu})

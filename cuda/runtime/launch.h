@@ -12,6 +12,7 @@
 #include "cuda/runtime/stream.h"
 #else
 #include "cuda/emu/memory.h"
+#include "cuda/emu/recording.h"
 #endif
 
 // The device that a .cu file registers its kernels for: STMOE_REGISTER_KERNELS(K, STMOE_GPU,
@@ -52,16 +53,16 @@ static void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t
   std::apply([](const Parameters&... value) { (emu::check_argument(value), ...); }, values);
   struct Call final : emu::Body {
     void (*kernel)(Parameters...);
-    const std::tuple<Parameters...>* values;
-    void operator()() const override { std::apply(kernel, *values); }
+    std::tuple<Parameters...> values;
+    void operator()() const override { std::apply(kernel, values); }
   };
   Call call;
   call.kernel = kernel;
-  call.values = &values;
-  emu::run({{static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1},
-            {static_cast<unsigned>(threads), 1, 1},
-            shared_bytes},
-           call);
+  call.values = values;
+  const emu::LaunchShape shape{{static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1},
+                               {static_cast<unsigned>(threads), 1, 1},
+                               shared_bytes};
+  emu::run_or_record([shape, call] { emu::run(shape, call); });
 #endif
 }
 
