@@ -52,7 +52,10 @@ CrossEntropy add_up(const CrossEntropyRows& rows, const Tensor& targets_N, const
 
 CrossEntropySums CrossEntropy::read() const {
   const Tensor host = sums.on(Device::cpu);
-  const auto values = host.span<double>();
+  return sums_from(host.span<double>());
+}
+
+CrossEntropySums sums_from(std::span<const double> values) {
   return {values[0], static_cast<int64_t>(values[1]), static_cast<int64_t>(values[2])};
 }
 

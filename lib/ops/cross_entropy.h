@@ -46,6 +46,8 @@ struct CrossEntropySums {
   int64_t num_correct = 0;   // of them with the target as the first largest logit
 };
 
+CrossEntropySums sums_from(std::span<const double> values);
+
 struct CrossEntropy {
   Var total;    // the sum over counted tokens of everything above, [1], f32 (f64)
   Tensor sums;  // f64 [3], on the device of the logits: the fields of CrossEntropySums, in order

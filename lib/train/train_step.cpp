@@ -17,11 +17,19 @@ ModelInputs inputs_of(const Batch& batch, int64_t begin, int64_t end) {
           rows(batch.decoder_inputs_BT, begin, end), rows(batch.decoder_segments_BT, begin, end)};
 }
 
-// Adds what a micro-batch of `share` of the rows says about routing.
-void add_routing(StepLosses& losses, const ModelOutputs& outputs, double share) {
+using Values = std::span<const double>;
+
+// Reads one number into `sum`, `share` times.
+void add_number(Readout& readout, const Var& value, double& sum, double share = 1) {
+  readout.add(value.value(), [&sum, share](Values values) { sum += share * values[0]; });
+}
+
+// What a micro-batch of `share` of the rows says about routing.
+void add_routing(StepReadings& readings, const ModelOutputs& outputs, double share) {
   if (outputs.routing.empty()) return;
-  losses.load_balance_loss += share * outputs.load_balance_loss.value().item();
-  losses.router_z_loss += share * outputs.router_z_loss.value().item();
+  StepLosses& losses = readings.losses;
+  add_number(readings.readout, outputs.load_balance_loss, losses.load_balance_loss, share);
+  add_number(readings.readout, outputs.router_z_loss, losses.router_z_loss, share);
   const double per_layer = share / static_cast<double>(outputs.routing.size());
   for (const LayerRouting& layer : outputs.routing) {
     losses.dropped_fraction += per_layer * layer.statistics.dropped_fraction;
@@ -30,10 +38,13 @@ void add_routing(StepLosses& losses, const ModelOutputs& outputs, double share) 
   add_scaled(losses.layers, outputs.routing, share);
 }
 
-void add_language(StepLosses& losses, const CrossEntropySums& loss) {
-  losses.cross_entropy += loss.cross_entropy;
-  losses.target_tokens += loss.num_targets;
-  losses.correct_tokens += loss.num_correct;
+void add_language(StepReadings& readings, const CrossEntropy& loss) {
+  readings.readout.add(loss.sums, [&losses = readings.losses](Values values) {
+    const CrossEntropySums sums = sums_from(values);
+    losses.cross_entropy += sums.cross_entropy;
+    losses.target_tokens += sums.num_targets;
+    losses.correct_tokens += sums.num_correct;
+  });
 }
 
 // What is minimised: the language loss and the losses of the layers, those of a micro-batch of
@@ -61,8 +72,8 @@ void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters)
   for (const Parameter& parameter : parameters) parameter.value.keep_rounded();
 }
 
-StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,
-                                const Batch& batch, int64_t step) {
+std::unique_ptr<StepReadings> record_gradients(const EncoderDecoder& model, const Recipe& recipe,
+                                               const Batch& batch, int64_t step) {
   const int64_t batch_rows = batch.encoder_tokens_BL.dim(0), parts = recipe.train.accumulate;
   STMOE_CHECK(batch_rows % parts == 0, "{} rows in {} micro-batches", batch_rows, parts);
   const int64_t part_rows = batch_rows / parts;
@@ -71,7 +82,9 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
       recipe.train.loss_normalization == "sum"
           ? 1.0
           : static_cast<double>(std::max<int64_t>(1, batch.num_target_tokens));
-  StepLosses losses;
+  auto readings = std::make_unique<StepReadings>();
+  Readout& readout = readings->readout;
+  StepLosses& losses = readings->losses;
   losses.input_tokens = batch.num_input_tokens;
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t begin = part * part_rows, end = begin + part_rows;
@@ -86,35 +99,39 @@ StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recip
         model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end),
                    {recipe.train.z_loss, recipe.train.label_smoothing}, 1.0 / normalizer);
     const Var total = total_loss(recipe, outputs, language.total, 1.0 / normalizer, share);
-    losses.total_loss += total.value().item();
-    add_language(losses, language.read());
-    add_routing(losses, outputs, share);
+    add_number(readout, total, losses.total_loss);
+    add_language(*readings, language);
+    add_routing(*readings, outputs, share);
     if (outputs.attention_z_loss.defined())
-      losses.attention_z_loss += share * outputs.attention_z_loss.value().item();
+      add_number(readout, outputs.attention_z_loss, losses.attention_z_loss, share);
     outputs = {};  // what no op keeps is released
     backward(total);
   }
-  return losses;
+  return readings;
+}
+
+StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,
+                                const Batch& batch, int64_t step) {
+  return record_gradients(model, recipe, batch, step)->read();
 }
 
 StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, const Batch& batch) {
   NoGradScope no_grad;
   const int64_t batch_rows = batch.encoder_tokens_BL.dim(0);
   const int64_t part_rows = std::max<int64_t>(1, recipe.data.batch_size / recipe.train.accumulate);
-  StepLosses losses;
-  losses.input_tokens = batch.num_input_tokens;
+  StepReadings readings;
+  readings.losses.input_tokens = batch.num_input_tokens;
   for (int64_t begin = 0; begin < batch_rows; begin += part_rows) {
     const int64_t end = std::min(batch_rows, begin + part_rows);
     ForwardContext context;
     context.compute = parse_dtype(recipe.precision.compute);
     context.first_row = begin;
     const ModelOutputs outputs = model.forward_hidden(inputs_of(batch, begin, end), context);
-    add_language(losses,
-                 model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end), {}).read());
-    add_routing(losses, outputs,
+    add_language(readings, model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end), {}));
+    add_routing(readings, outputs,
                 static_cast<double>(end - begin) / static_cast<double>(batch_rows));
   }
-  return losses;
+  return readings.read();
 }
 
 }  // namespace stmoe

@@ -5,12 +5,14 @@
 // mean.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "lib/data/batch_source.h"
 #include "lib/model/encoder_decoder.h"
 #include "lib/recipe/recipe.h"
+#include "lib/tensor/readout.h"
 
 namespace stmoe {
 
@@ -26,11 +28,26 @@ struct StepLosses {
   std::vector<LayerRouting> layers;  // means over micro-batches
 };
 
+// The losses of a step whose work may not be done yet.
+struct StepReadings {
+  StepLosses losses;  // what the host knows without reading
+  Readout readout;
+  // Waits for the device.
+  StepLosses read() {
+    readout.read();
+    return std::move(losses);
+  }
+};
+
 // With several micro-batches weights keep their bf16 copies. Otherwise these would only lie beside
 // the gradients: they are made in the forward pass and gone when the gradients are there.
 void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters);
 
-// Adds the gradient of the batch's loss to the parameters. `step` counts updates from 0.
+// Adds the gradient of the batch's loss to the parameters, without waiting for the device. `step`
+// counts updates from 0.
+std::unique_ptr<StepReadings> record_gradients(const EncoderDecoder& model, const Recipe& recipe,
+                                               const Batch& batch, int64_t step);
+// The same, waiting for the losses.
 StepLosses accumulate_gradients(const EncoderDecoder& model, const Recipe& recipe,
                                 const Batch& batch, int64_t step);
 
