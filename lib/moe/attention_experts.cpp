@@ -29,7 +29,7 @@ AttentionExperts::Output AttentionExperts::forward(const Var& x_BLD, const Tenso
   const auto [rows_RD, plan, first_entry, routing] =
       router_.forward(x_BLD, mask_BL, context, token_id_BL);
   const auto project = [&](const Var& kernel_EDI) {
-    const Var rows_RI = expert_linear(rows_RD, kernel_EDI, plan.first_row_E1);
+    const Var rows_RI = expert_linear(rows_RD, kernel_EDI, plan.ranges);
     return reshape(combine(rows_RI, routing.weight_NK, plan),
                    {x_BLD.dim(0), x_BLD.dim(1), rows_RI.dim(1)});
   };

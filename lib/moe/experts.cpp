@@ -43,9 +43,9 @@ Experts::Experts(const ParameterScope& scope, int64_t num_experts, const ExpertS
 // Dropout comes last: with a bias it is that op's.
 Var Experts::hidden(const Var& rows_RD, const DispatchPlan& plan,
                     const HiddenDropout& dropout) const {
-  const Var gate_RF = expert_linear(rows_RD, wi_EDF_, plan.first_row_E1);
+  const Var gate_RF = expert_linear(rows_RD, wi_EDF_, plan.ranges);
   const Var linear_RF =
-      is_gated(activation_) ? expert_linear(rows_RD, wi_linear_EDF_, plan.first_row_E1) : Var();
+      is_gated(activation_) ? expert_linear(rows_RD, wi_linear_EDF_, plan.ranges) : Var();
   if (bias_ == ExpertBias::none) return activate(activation_, gate_RF, linear_RF, dropout);
   const Var active_RF = activate(activation_, gate_RF, linear_RF, {{}, plan.entry_R});
   return expert_bias(active_RF, bias_EF_, plan.first_row_E1, bias_, dropout);
@@ -55,7 +55,7 @@ Var Experts::forward(const Var& rows_RD, const DispatchPlan& plan, int64_t first
                      const ForwardContext& context) const {
   HiddenDropout dropout = {hidden_dropout_.options(context), plan.entry_R};
   dropout.dropout.first_row = first_entry;
-  return expert_linear(hidden(rows_RD, plan, dropout), wo_EFD_, plan.first_row_E1);
+  return expert_linear(hidden(rows_RD, plan, dropout), wo_EFD_, plan.ranges);
 }
 
 }  // namespace stmoe

@@ -72,9 +72,16 @@ struct DenseProduct {
 // The rows of each expert in a buffer, and the products over them.
 class ExpertRows {
  public:
-  ExpertRows(const Tensor& first_row_E1, int64_t num_experts, int64_t num_rows)
-      : first_(first_row_E1.span<int32_t>().begin(), first_row_E1.span<int32_t>().end()),
-        num_rows_(num_rows) {
+  ExpertRows(const ExpertRanges& ranges, int64_t num_experts, int64_t num_rows)
+      : per_expert_(ranges.rows_per_expert), num_rows_(num_rows) {
+    if (per_expert_ > 0) {
+      STMOE_CHECK(num_experts * per_expert_ == num_rows,
+                  "expert_linear: {} experts of {} rows each in {} rows", num_experts, per_expert_,
+                  num_rows);
+      return;
+    }
+    const auto first = ranges.first_row_E1.span<int32_t>();
+    first_.assign(first.begin(), first.end());
     STMOE_CHECK(std::ssize(first_) == num_experts + 1 && first_.front() == 0 &&
                     std::ranges::is_sorted(first_) && first_.back() <= num_rows,
                 "expert_linear: {} experts over {} rows have {} borders, the last is {}",
@@ -83,6 +90,7 @@ class ExpertRows {
 
   // y[r] = x[r] w[e]; zeros in the rows of nobody.
   void multiply(const Tensor& y, const Tensor& x, const MatrixView& w) const {
+    if (per_expert_ > 0) return product(batch(y), batch(x), w);
     const auto one_expert = [&](size_t e, int64_t begin, int64_t count) -> Product {
       return {matrix_view(y).part(0, begin, count, 0, y.dim(1)),
               matrix_view(x).part(0, begin, count, 0, x.dim(1)),
@@ -95,6 +103,8 @@ class ExpertRows {
   // dw[e] (+)= x[rows of e]^T dy[rows of e].
   void multiply_transposed(const Tensor& dw, const Tensor& x, const Tensor& dy,
                            bool accumulate) const {
+    if (per_expert_ > 0)
+      return product(matrix_view(dw), batch(x).transposed(), batch(dy), accumulate);
     const auto one_expert = [&](size_t e, int64_t begin, int64_t count) -> Product {
       return {matrix_view(dw).part(static_cast<int64_t>(e), 0, dw.dim(1), 0, dw.dim(2)),
               matrix_view(x).part(0, begin, count, 0, x.dim(1)).transposed(),
@@ -104,6 +114,14 @@ class ExpertRows {
   }
 
  private:
+  // One matrix for each expert.
+  MatrixView batch(const Tensor& rows) const {
+    MatrixView view = matrix_view(rows);
+    view.batch = num_rows_ / per_expert_;
+    view.rows = per_expert_;
+    view.batch_stride = per_expert_ * view.row_stride;
+    return view;
+  }
   template <class MakeProduct>
   void run(const MakeProduct& make, bool accumulate) const {
     std::vector<Product> list;
@@ -112,8 +130,8 @@ class ExpertRows {
     products(list, accumulate);
   }
 
-  std::vector<int64_t> first_;
-  int64_t num_rows_;
+  int64_t per_expert_, num_rows_;
+  std::vector<int64_t> first_;  // unless padded
 };
 
 Var dense(const char* op, const Var& x, const Var& w, std::optional<DType> result,
@@ -143,13 +161,13 @@ Var linear_transposed(const Var& x, const Var& w_OI, std::optional<DType> result
   return dense("linear_transposed", x, w_OI, result, true);
 }
 
-Var expert_linear(const Var& x_RI, const Var& w_EIO, const Tensor& first_row_E1) {
+Var expert_linear(const Var& x_RI, const Var& w_EIO, const ExpertRanges& ranges) {
   constexpr const char* kOp = "expert_linear";
   OpScope scope(kOp, OpScope::Pass::forward);
   check_types(kOp, x_RI, w_EIO);
   STMOE_CHECK(x_RI.rank() == 2 && w_EIO.rank() == 3 && x_RI.dim(1) == w_EIO.dim(1),
               "{}: x {} and w {} do not fit", kOp, x_RI.shape().text(), w_EIO.shape().text());
-  const ExpertRows rows(first_row_E1, w_EIO.dim(0), x_RI.dim(0));
+  const ExpertRows rows(ranges, w_EIO.dim(0), x_RI.dim(0));
   const Tensor x = x_RI.value().contiguous(), rounded = w_EIO.value_as(x.dtype());
   const Tensor y_RO = Tensor::empty({x.dim(0), rounded.dim(2)}, x.dtype(), x.device());
   rows.multiply(y_RO, x, matrix_view(rounded));

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "lib/autograd/var.h"
+#include "lib/ops/dispatch_plan.h"
 
 namespace stmoe {
 
@@ -17,9 +18,9 @@ Var linear(const Var& x, const Var& w_IO, std::optional<DType> result = std::nul
 Var linear_transposed(const Var& x, const Var& w_OI, std::optional<DType> result = std::nullopt);
 
 // Rows of several experts one after another: y[r] = x[r] w[e] for the rows of expert e, x_RI [rows,
-// in], w_EIO [experts, in, out] -> [rows, out]. first_row_E1 i32 [experts + 1]: expert e has rows
-// [first[e], first[e + 1]); rows from first[experts] on belong to nobody and give zeros. Experts
-// may have no rows.
-Var expert_linear(const Var& x_RI, const Var& w_EIO, const Tensor& first_row_E1);
+// in], w_EIO [experts, in, out] -> [rows, out]. Compact: rows from first[experts] on belong to
+// nobody and give zeros; experts may have no rows. Padded: one batched product, unfilled rows are
+// multiplied as any (they are zeros, and give zeros); nothing is read on the host.
+Var expert_linear(const Var& x_RI, const Var& w_EIO, const ExpertRanges& ranges);
 
 }  // namespace stmoe

@@ -60,5 +60,31 @@ TEST_CASE("assign_slots names an expert or an order that does not exist", "[ops]
                       Catch::Contains("order names token 1 in group 0"));
 }
 
+TEST_CASE("a GPU assigns the CPU's slots", "[ops][router]") {
+  struct Sizes {
+    int64_t tokens, k, experts, groups, capacity;
+  };
+  for (const Sizes& s : {Sizes{0, 1, 3, 1, 2},
+                         {1, 1, 1, 1, 1},
+                         {6, 2, 3, 2, 0},
+                         {1200, 1, 8, 1, 130},
+                         {1290, 2, 37, 3, 20},
+                         {700, 3, 5, 1, 700},
+                         {520, 2, 2100, 2, 1}})
+    for (bool is_ordered : {false, true}) {
+      INFO(s.tokens << " tokens, " << s.experts << " experts");
+      const Tensor expert_NK = draw_choices(s.tokens, s.k, s.experts, 7);
+      SlotOptions options{s.experts, s.groups, s.capacity, {}};
+      const int64_t group = s.tokens / s.groups;
+      std::vector<int32_t> order;  // each group backwards
+      for (int64_t n = 0; n < s.tokens; ++n)
+        order.push_back(static_cast<int32_t>(n / group * group + group - 1 - n % group));
+      if (is_ordered) options.order_N = Tensor::from<int32_t>({s.tokens}, order);
+      const Ints slots = ints(assign_slots(expert_NK, options));
+      if (is_ordered) options.order_N = options.order_N.on(Device::emu);
+      REQUIRE(ints_on_host(assign_slots(expert_NK.on(Device::emu), options)) == slots);
+    }
+}
+
 }  // namespace
 }  // namespace stmoe::test

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/base/random.h"
+#include "lib/ops/dispatch_plan.h"
 #include "lib/tensor/tensor.h"
 
 namespace stmoe::test {
@@ -28,6 +29,18 @@ inline Tensor draw_choices(int64_t tokens, int64_t k, int64_t experts, uint64_t 
 inline std::vector<int32_t> ints(const Tensor& tensor) {
   const auto values = tensor.span<int32_t>();
   return {values.begin(), values.end()};
+}
+
+inline std::vector<int32_t> ints_on_host(const Tensor& tensor) {
+  return ints(tensor.on(Device::cpu));
+}
+
+// A plan made on the CPU, for an op that runs elsewhere.
+inline DispatchPlan on_device(DispatchPlan plan, Device device) {
+  plan.row_NK = plan.row_NK.on(device);
+  plan.entry_R = plan.entry_R.on(device);
+  plan.first_row_E1 = plan.first_row_E1.on(device);
+  return plan;
 }
 
 }  // namespace stmoe::test

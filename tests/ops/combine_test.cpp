@@ -12,19 +12,23 @@ namespace {
 
 struct Sizes {
   int64_t tokens, width, k, experts, capacity;
+  int64_t padded = 0;  // rows of every expert
 };
 
 OpCase make_case(const Sizes& s) {
   const Tensor expert_NK = draw_choices(s.tokens, s.k, s.experts, 6);
-  const DispatchPlan plan = plan_dispatch(
-      expert_NK, assign_slots(expert_NK, {s.experts, 1, s.capacity, {}}), s.experts, s.capacity);
+  const DispatchPlan plan =
+      plan_dispatch(expert_NK, assign_slots(expert_NK, {s.experts, 1, s.capacity, {}}), s.experts,
+                    s.capacity, s.padded);
   OpCase result;
-  result.name = format("combine {}x{}, {} choices of {} experts, capacity {}", s.tokens, s.width,
-                       s.k, s.experts, s.capacity);
+  result.name = format("combine {}x{}, {} choices of {} experts, capacity {}, padded {}", s.tokens,
+                       s.width, s.k, s.experts, s.capacity, s.padded);
   OpInput weights{{s.tokens, s.k}, 0, 1};
   weights.is_weight = true;
   result.inputs = {{{plan.num_rows(), s.width}}, weights};
-  result.call = [=](const OpArguments& x) { return combine(x[0], x[1], plan); };
+  result.call = [=](const OpArguments& x) {
+    return combine(x[0], x[1], on_device(plan, x.device));
+  };
   result.reference = [=](const OpValues& x) {
     OpValues y(1);
     y[0].resize(static_cast<size_t>(s.tokens * s.width));
@@ -45,6 +49,11 @@ TEST_CASE("combine sums weighted rows, dropped choices adding nothing", "[ops][r
   check_ops({make_case({1, 1, 1, 1, 1}), make_case({0, 4, 1, 2, 2}), make_case({6, 3, 1, 2, 2}),
              make_case({10, 7, 2, 4, 3}), make_case({300, 33, 1, 5, 40}),
              make_case({130, 520, 3, 4, 200})});
+}
+
+TEST_CASE("combine reads no padding, and gives it no gradient", "[ops][router]") {
+  check_ops({make_case({0, 4, 1, 2, 2, 64}), make_case({10, 7, 2, 4, 3, 5}),
+             make_case({130, 520, 3, 4, 100, 128})});
 }
 
 TEST_CASE("combine needs one weight per choice", "[ops][router]") {

@@ -61,7 +61,7 @@ test::OpCase expert_case(const std::vector<int32_t>& borders, int64_t unfilled, 
   test::OpCase op_case;
   op_case.name = format("expert_linear {} experts, {} rows x {} to {}", experts, rows, in, out);
   op_case.inputs = {{.shape = {rows, in}}, {.shape = {experts, in, out}, .is_weight = true}};
-  op_case.call = [=](const test::OpArguments& a) { return expert_linear(a[0], a[1], first_row); };
+  op_case.call = [=](const test::OpArguments& a) { return expert_linear(a[0], a[1], {first_row}); };
   op_case.reference = [=](const test::OpValues& v) {
     std::vector<double> y(static_cast<size_t>(rows * out));
     for (int64_t e = 0; e < experts; ++e)
@@ -83,6 +83,16 @@ test::OpCase even_expert_case(int64_t experts, int64_t rows, int64_t in, int64_t
   std::vector<int32_t> borders;
   for (int64_t e = 0; e <= experts; ++e) borders.push_back(static_cast<int32_t>(e * rows));
   return expert_case(borders, 0, in, out);
+}
+
+// Every expert with the same number of rows, of which nothing is read on the host.
+test::OpCase padded_expert_case(int64_t experts, int64_t rows, int64_t in, int64_t out) {
+  test::OpCase op_case = even_expert_case(experts, rows, in, out);
+  op_case.name += ", padded";
+  op_case.call = [=](const test::OpArguments& a) {
+    return expert_linear(a[0], a[1], {Tensor(), rows});
+  };
+  return op_case;
 }
 
 }  // namespace
@@ -124,6 +134,14 @@ TEST_CASE("expert_linear multiplies each expert's rows by its own kernel", "[ops
                    expert_case({0, 0, 0}, 2, 3, 4), expert_case({0, 300, 310, 700}, 1, 70, 130)});
 }
 
+TEST_CASE("expert_linear multiplies padded rows as one batch", "[ops][linear]") {
+  test::check_ops({padded_expert_case(3, 4, 5, 6), padded_expert_case(1, 1, 1, 1),
+                   padded_expert_case(4, 64, 17, 65)});
+  const Var x(Tensor::zeros({7, 3}, DType::f32)), w(Tensor::zeros({2, 3, 5}, DType::f32));
+  REQUIRE_THROWS_WITH(expert_linear(x, w, {Tensor(), 4}),
+                      Catch::Contains("2 experts of 4 rows each in 7 rows"));
+}
+
 TEST_CASE("linear computes only the gradients that are needed", "[ops][linear]") {
   const Tensor x = Tensor::full({2, 3}, DType::f32, 1), w = Tensor::full({3, 4}, DType::f32, 1);
   const Tensor dy = Tensor::full({2, 4}, DType::f32, 1);
@@ -146,7 +164,7 @@ TEST_CASE("gradients of a weight that several products use add up", "[ops][linea
   }
   const Var experts = Var::leaf(Tensor::full({2, 3, 4}, DType::f32, 1));
   for (int round = 0; round < 2; ++round)
-    backward({expert_linear(Var(x), experts, Tensor::from<int32_t>({3}, {0, 2, 2}))}, {dy});
+    backward({expert_linear(Var(x), experts, {Tensor::from<int32_t>({3}, {0, 2, 2})})}, {dy});
   test::require_close(experts.grad().slice(0, 0, 1), Tensor::full({1, 3, 4}, DType::f32, 8),
                       test::Tolerance::exact());
   test::require_close(experts.grad().slice(0, 1, 2), Tensor::zeros({1, 3, 4}, DType::f32),
@@ -159,10 +177,10 @@ TEST_CASE("linear names what does not fit", "[ops][linear]") {
   REQUIRE_THROWS_WITH(linear(x, Var(Tensor::zeros({3, 5}, DType::bf16))),
                       Catch::Contains("x is f32, w is bf16"));
   const Var kernels(Tensor::zeros({2, 3, 5}, DType::f32));
-  REQUIRE_THROWS_AS(expert_linear(x, w, Tensor::from<int32_t>({2}, {0, 2})), BugError);
-  REQUIRE_THROWS_WITH(expert_linear(x, kernels, Tensor::from<int32_t>({3}, {0, 1, 3})),
+  REQUIRE_THROWS_AS(expert_linear(x, w, {Tensor::from<int32_t>({2}, {0, 2})}), BugError);
+  REQUIRE_THROWS_WITH(expert_linear(x, kernels, {Tensor::from<int32_t>({3}, {0, 1, 3})}),
                       Catch::Contains("2 experts over 2 rows have 3 borders, the last is 3"));
-  REQUIRE_THROWS_AS(expert_linear(x, kernels, Tensor::from<int32_t>({3}, {0, 2, 1})), BugError);
+  REQUIRE_THROWS_AS(expert_linear(x, kernels, {Tensor::from<int32_t>({3}, {0, 2, 1})}), BugError);
 }
 
 TEST_CASE("linear products of a training step", "[.bench]") {
