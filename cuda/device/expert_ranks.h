@@ -53,15 +53,6 @@ STMOE_KERNEL count_chunk(int32_t* count_CE, Entries entries, int64_t size, int64
   }
 }
 
-STMOE_DEVICE int warp_inclusive_sum(int value) {
-  for (int distance = 1; distance < kWarp; distance *= 2) {
-    const int from = lane_index() - distance;
-    const int other = shuffle(value, from < 0 ? 0 : from);
-    if (from >= 0) value += other;
-  }
-  return value;
-}
-
 // A warp for each group and expert: the counts of the group's chunks become where they begin, from
 // total_GE on if that goes on from an earlier round, which then is where the next would begin.
 STMOE_KERNEL scan_chunks(int32_t* count_CE, int32_t* total_GE, bool goes_on, int64_t groups,
@@ -74,7 +65,7 @@ STMOE_KERNEL scan_chunks(int32_t* count_CE, int32_t* total_GE, bool goes_on, int
       const int64_t chunk = first + lane_index();
       int32_t* count = count_CE + (group * chunks + chunk) * experts + expert;
       const int own = chunk < chunks ? *count : 0;
-      const int sum = warp_inclusive_sum(own);
+      const int sum = warp_prefix_sum(own);
       if (chunk < chunks) *count = total + sum - own;
       total += shuffle(sum, kWarp - 1);
     }
@@ -93,7 +84,7 @@ STMOE_KERNEL scan_experts(int32_t* first_GE1, const int32_t* total_GE, int64_t g
     for (int begin = 0; begin < experts; begin += kWarp) {
       const int e = begin + lane_index();
       const int own = e < experts ? total_GE[group * experts + e] : 0;
-      const int sum = warp_inclusive_sum(own);
+      const int sum = warp_prefix_sum(own);
       if (e < experts) first[e] = total + sum - own;
       total += shuffle(sum, kWarp - 1);
     }

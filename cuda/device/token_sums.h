@@ -3,7 +3,7 @@
 // dispatch.
 #pragma once
 
-#include "cuda/device/pieces.h"
+#include "cuda/device/vector.h"
 #include "cuda/runtime/launch.h"
 #include "lib/tensor/tensor.h"
 
@@ -12,25 +12,25 @@ namespace stmoe::gpu {
 inline constexpr int kSumThreads = 256, kSumWarps = kSumThreads / kWarp;
 
 // y[n] = sum_j weight[n,j] * rows[row[n,j]] in the order of j, in f32 (f64). A warp for each token,
-// a lane for each piece of the row; reads the token's rows once and writes one. weight_NK null: 1.
-template <class T, int kCount>
+// a lane for each vector of the row; reads the token's rows once and writes one. weight_NK null: 1.
+template <class T, int V>
 STMOE_KERNEL sum_token_rows(T* y_ND, const T* rows_RD, const Compute<T>* weight_NK,
                             const int32_t* row_NK, int64_t tokens, int64_t k, int64_t width) {
   using C = Compute<T>;
   const int64_t n = block_index() * kSumWarps + warp_index();
   if (n < tokens)
-    for (int64_t d = lane_index() * kCount; d < width; d += kWarp * kCount) {
-      C total[kCount] = {};
+    for (int64_t d = lane_index() * V; d < width; d += kWarp * V) {
+      C total[V] = {};
       for (int64_t i = n * k; i < (n + 1) * k; ++i) {
         const int64_t row = row_NK[i];
         if (row < 0) continue;
         const C weight = weight_NK ? weight_NK[i] : C(1);
-        const auto piece = load_piece<T, kCount>(rows_RD + row * width + d);
-        for (int j = 0; j < kCount; ++j) total[j] += weight * load_as(piece.values[j]);
+        C values[V];
+        load_values<V>(values, rows_RD + row * width + d);
+        STMOE_UNROLL
+        for (int j = 0; j < V; ++j) total[j] += weight * values[j];
       }
-      Piece<T, kCount> y;
-      for (int j = 0; j < kCount; ++j) store_as(y.values[j], total[j]);
-      store_piece(y_ND + n * width + d, y);
+      store_values(y_ND + n * width + d, total);
     }
 }
 
@@ -44,8 +44,8 @@ void sum_tokens(const Tensor& y_ND, const Tensor& rows_RD, const Compute<T>* wei
     launch(kernel, blocks_for(tokens, kSumWarps), kSumThreads, 0, y, rows, weight_NK,
            row_NK.data<int32_t>(), tokens, row_NK.dim(1), width);
   };
-  if (has_wide_rows(width, y, rows))
-    run(sum_token_rows<T, kWide<T>>);
+  if (tiles_rows(kVectorOf<T>, width, y, rows))
+    run(sum_token_rows<T, kVectorOf<T>>);
   else
     run(sum_token_rows<T, 1>);
 }

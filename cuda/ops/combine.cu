@@ -8,9 +8,9 @@
 namespace stmoe::gpu {
 namespace {
 
-// A warp for each expert row, a lane for each piece of it. Reads the row and the token's dy, writes
-// the row's gradient, and one weight's: the sum over the lanes of what each has of row . dy.
-template <class T, int kCount>
+// A warp for each expert row, a lane for each vector of it. Reads the row and the token's dy,
+// writes the row's gradient, and one weight's: the sum over the lanes of what each has of row . dy.
+template <class T, int V>
 STMOE_KERNEL spread_gradients(T* drows_RD, Compute<T>* dweight_NK, const T* dy_ND, const T* rows_RD,
                               const Compute<T>* weight_NK, const int32_t* entry_R, int64_t rows,
                               int64_t k, int64_t width) {
@@ -21,18 +21,19 @@ STMOE_KERNEL spread_gradients(T* drows_RD, Compute<T>* dweight_NK, const T* dy_N
     const C weight = entry < 0 ? C(0) : weight_NK[entry];
     const T* dy = dy_ND + (entry < 0 ? 0 : entry / k * width);
     C dot = 0;
-    for (int64_t d = lane_index() * kCount; d < width; d += kWarp * kCount) {
-      Piece<T, kCount> drow = {};
+    for (int64_t d = lane_index() * V; d < width; d += kWarp * V) {
+      C drow[V] = {};
       if (entry >= 0) {
-        const auto dy_piece = load_piece<T, kCount>(dy + d);
-        const auto row_piece = load_piece<T, kCount>(rows_RD + r * width + d);
-        for (int j = 0; j < kCount; ++j) {
-          const C gradient = load_as(dy_piece.values[j]);
-          dot += load_as(row_piece.values[j]) * gradient;
-          store_as(drow.values[j], weight * gradient);
+        C gradient[V], row[V];
+        load_values<V>(gradient, dy + d);
+        load_values<V>(row, rows_RD + r * width + d);
+        STMOE_UNROLL
+        for (int j = 0; j < V; ++j) {
+          dot += row[j] * gradient[j];
+          drow[j] = weight * gradient[j];
         }
       }
-      store_piece(drows_RD + r * width + d, drow);
+      store_values(drows_RD + r * width + d, drow);
     }
     dot = warp_sum(dot);
     if (entry >= 0 && lane_index() == 0) dweight_NK[entry] = dot;
@@ -59,8 +60,8 @@ void spread(const Tensor& drows_RD, const Tensor& dweight_NK, const Tensor& dy_N
            rows, weight_NK.data<C>(), plan.entry_R.data<int32_t>(), num_rows, plan.row_NK.dim(1),
            width);
   };
-  if (has_wide_rows(width, drows, dy, rows))
-    run(spread_gradients<T, kWide<T>>);
+  if (tiles_rows(kVectorOf<T>, width, drows, dy, rows))
+    run(spread_gradients<T, kVectorOf<T>>);
   else
     run(spread_gradients<T, 1>);
 }

@@ -31,7 +31,7 @@ void gather(const Tensor& rows_RD, const Tensor& x_ND, const DispatchPlan& plan)
 
 void forward(const Tensor& rows_RD, const Tensor& x_ND, const DispatchPlan& plan) {
   const int64_t size = static_cast<int64_t>(size_of(x_ND.dtype()));
-  if (has_wide_rows(x_ND.dim(1) * size, rows_RD.raw(), x_ND.raw()))
+  if (tiles_rows(16, x_ND.dim(1) * size, rows_RD.raw(), x_ND.raw()))
     gather<Pack<float>>(rows_RD, x_ND, plan);
   else if (size == 2)
     gather<uint16_t>(rows_RD, x_ND, plan);
