@@ -42,7 +42,7 @@ STMOE_DEVICE T value_of(uint64_t word) {
 template <class T>
 STMOE_DEVICE T shuffle(T value, int from_lane, Where& where = Where::current()) {
   return value_of<T>(
-      emu::gather_warp(word_of(value), where)[static_cast<size_t>(from_lane % kWarp)]);
+      emu::gather_warp(word_of(value), where)[static_cast<size_t>(from_lane & (kWarp - 1))]);
 }
 template <class T>
 STMOE_DEVICE T shuffle_xor(T value, int lane_mask, Where& where = Where::current()) {
