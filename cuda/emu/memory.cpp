@@ -15,6 +15,7 @@
 #include "cuda/emu/recording.h"
 #include "lib/tensor/buffer.h"
 #include "lib/tensor/device_memory.h"
+#include "lib/tensor/step_graph.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -162,9 +163,7 @@ void to_emu(std::byte* to, const std::byte* from, size_t bytes) {
 
 void to_host(std::byte* to, const std::byte* from, size_t bytes) {
   if (is_planning()) return;
-  STMOE_CHECK(
-      !is_recording(),
-      "step graph: the host reads device memory while a step is recorded; read after it ran");
+  if (is_recording()) throw HostReadError();
   copy_bytes(to, from, bytes);
 }
 

@@ -12,6 +12,7 @@
 #include "lib/moe/moe_layer.h"
 #include "lib/optim/optimizer.h"
 #include "lib/optim/schedule.h"
+#include "lib/recipe/cuda_config.h"
 #include "lib/recipe/parallel_config.h"
 #include "lib/recipe/train_config.h"
 
@@ -27,6 +28,7 @@ struct Recipe {
   Choice<Schedule> schedule{"rsqrt"};
   PrecisionConfig precision;
   ParallelConfig parallel;
+  CudaConfig cuda;
   CheckpointConfig checkpoint;
 
   void visit(auto& v) {
@@ -39,6 +41,7 @@ struct Recipe {
     v("schedule", schedule, "The learning rate by step");
     v("precision", precision, "Number formats.");
     v("parallel", parallel, "Processes; data parallelism is what is left.");
+    v("cuda", cuda, "How a GPU computes.");
     v("checkpoint", checkpoint, "When checkpoints are saved and which are kept.");
   }
   void resolve() { resolve_sparse_layers(model, moe); }

@@ -11,7 +11,7 @@
 //
 // Within a recording
 //  - nothing may be read on the host: Tensor::item, on(cpu) and copies to a host tensor throw
-//    BugError. Read after run(), from tensors that are still there;
+//    HostReadError. Read after run(), from tensors that are still there;
 //  - the host's tensors that are copied to the device are read at once: they may change or go
 //    before run();
 //  - tensors may be made and go. Where the device has no room, or where recording would need more
@@ -26,6 +26,14 @@
 #include "lib/tensor/device.h"
 
 namespace stmoe {
+
+// The host wants a value of a device in the middle of a recorded step.
+struct HostReadError : BugError {
+  HostReadError()
+      : BugError(
+            "step graph: the host reads a tensor of the device while a step is recorded; read it "
+            "after it ran") {}
+};
 
 class StepGraph {
  public:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/train/step_runner.h"
 
+#include "lib/base/log.h"
 #include "lib/optim/gradients.h"
 
 namespace stmoe {
@@ -16,31 +17,68 @@ StepRunner::StepRunner(const Recipe& recipe, Device device, ParameterStore::Mode
     : recipe_(recipe),
       device_(device),
       store_(weights_key(recipe), DType::f32, mode, device),
-      arena_(device) {
+      arena_(device),
+      gradients_graph_(make_step_graph(device)),
+      update_graph_(make_step_graph(device)),
+      can_record_(!is_host_memory(device) && recipe.cuda.graphs == "auto") {
   model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
   optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
   keep_rounded_weights(recipe_, store_.parameters());
 }
 
-StepRunner::Gradients StepRunner::compute(const Batch& batch, int64_t step) {
+void StepRunner::open_step() {
   open_.reset();  // of a step that failed
+  clear_gradients(store_.parameters());
   open_.emplace(arena_, "train");
+  // The first step plans the memory, the second is the first to lie where all later ones do.
+  is_recorded_ = can_record_ && num_steps_ >= 2;
+}
+
+template <class Body>
+void StepRunner::run(StepGraph& graph, Body&& body) {
+  if (!is_recorded_) return body();
+  StepRecording recording(graph);
+  body();
+  recording.run();
+}
+
+std::unique_ptr<StepReadings> StepRunner::gradients(const Batch& batch, int64_t step) {
+  open_step();
+  const Batch there = batch.on(device_);
+  std::unique_ptr<StepReadings> readings;
+  run(*gradients_graph_, [&] {
+    readings = record_gradients(*model_, recipe_, there, step);
+    readings->readout.collect();
+  });
+  return readings;
+}
+
+StepRunner::Gradients StepRunner::compute(const Batch& batch, int64_t step) {
   Gradients result;
-  result.losses = accumulate_gradients(*model_, recipe_, batch.on(device_), step);
+  try {
+    result.losses = gradients(batch, step)->read();
+  } catch (const HostReadError&) {
+    can_record_ = false;
+    log_info("[train] steps are not recorded as graphs: this model's routing is read by the host");
+    result.losses = gradients(batch, step)->read();
+  }
   result.norm = global_gradient_norm(store_.parameters());
   return result;
 }
 
 void StepRunner::update(double learning_rate, int64_t step, double norm) {
-  const double limit = recipe_.train.gradient_clip;
-  if (limit > 0 && norm > limit) scale_gradients(store_.parameters(), limit / norm);
-  optimizer_->update(store_.parameters(), learning_rate, step);
+  run(*update_graph_, [&] {
+    const double limit = recipe_.train.gradient_clip;
+    if (limit > 0 && norm > limit) scale_gradients(store_.parameters(), limit / norm);
+    optimizer_->update(store_.parameters(), learning_rate, step);
+  });
 }
 
 void StepRunner::finish() {
   clear_gradients(store_.parameters());
   open_->finish();
   open_.reset();
+  ++num_steps_;
   if (program_bytes_ == 0) program_bytes_ = measure_program_bytes(store_.parameters(), *optimizer_);
 }
 

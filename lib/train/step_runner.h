@@ -9,6 +9,7 @@
 #include "lib/model/encoder_decoder.h"
 #include "lib/optim/optimizer.h"
 #include "lib/tensor/arena.h"
+#include "lib/tensor/step_graph.h"
 #include "lib/train/memory_plan.h"
 #include "lib/train/train_step.h"
 
@@ -39,10 +40,17 @@ class StepRunner {
   const ParameterList& parameters() const { return store_.parameters(); }
   const StepArena& arena() const { return arena_; }
   Device device() const { return device_; }
+  // Whether the last step was started as graphs.
+  bool is_recorded() const { return is_recorded_; }
   // After at least one step.
   MemoryPlan memory_plan() const;
 
  private:
+  void open_step();
+  template <class Body>
+  void run(StepGraph& graph, Body&& body);
+  std::unique_ptr<StepReadings> gradients(const Batch& batch, int64_t step);
+
   Recipe recipe_;
   Device device_;
   ParameterStore store_;
@@ -50,6 +58,9 @@ class StepRunner {
   std::unique_ptr<Optimizer> optimizer_;
   StepArena arena_;
   std::optional<ArenaStep> open_;
+  std::unique_ptr<StepGraph> gradients_graph_, update_graph_;
+  bool can_record_, is_recorded_ = false;  // as graphs: at all, in this step
+  int64_t num_steps_ = 0;                  // done by this runner
   int64_t program_bytes_ = 0;
 };
 

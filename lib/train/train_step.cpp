@@ -91,6 +91,7 @@ std::unique_ptr<StepReadings> record_gradients(const EncoderDecoder& model, cons
     ForwardContext context;
     context.is_training = true;
     context.compute = parse_dtype(recipe.precision.compute);
+    context.attention = parse_attention_method(recipe.cuda.attention);
     context.key = RandomKey{static_cast<uint64_t>(recipe.train.seed)}.fold("train").fold(
         static_cast<uint64_t>(step));
     context.first_row = begin;
@@ -125,6 +126,7 @@ StepLosses held_out_losses(const EncoderDecoder& model, const Recipe& recipe, co
     const int64_t end = std::min(batch_rows, begin + part_rows);
     ForwardContext context;
     context.compute = parse_dtype(recipe.precision.compute);
+    context.attention = parse_attention_method(recipe.cuda.attention);
     context.first_row = begin;
     const ModelOutputs outputs = model.forward_hidden(inputs_of(batch, begin, end), context);
     add_language(readings, model.loss(outputs.decoder_BTD, rows(batch.targets_BT, begin, end), {}));

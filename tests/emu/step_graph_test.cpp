@@ -96,7 +96,7 @@ TEST_CASE("a host read while a step is recorded is an error that says when to re
   const StepRecording recording(*graph);
   add(x, 1);
   CHECK_THROWS_WITH(x.item(), Contains("while a step is recorded") && Contains("after it ran"));
-  CHECK_THROWS_AS(x.on(Device::cpu), BugError);
+  CHECK_THROWS_AS(x.on(Device::cpu), HostReadError);
 }
 
 TEST_CASE("recordings do not nest, and none is run twice", "[emu][graph]") {
