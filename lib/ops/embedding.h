@@ -17,9 +17,9 @@ struct EmbeddingKernels {
                    const DropoutMask& mask, bool accumulate);
 };
 
-// table_VD floating, ids i32 of any shape with values in [0, V) (else BugError with the position);
-// y has the shape of ids with D appended, in element type `dtype`. The mask is that of y; it is not
-// shared along the last dimension. The gradient has the table's type.
+// table_VD floating, ids i32 of any shape with values in [0, V) (on a CPU else BugError with the
+// position); y has the shape of ids with D appended, in element type `dtype`. The mask is that of
+// y; it is not shared along the last dimension. The gradient has the table's type.
 Var embedding(const Var& table_VD, const Tensor& ids, DType dtype, const Dropout& dropout = {});
 
 }  // namespace stmoe

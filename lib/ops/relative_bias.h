@@ -4,16 +4,12 @@
 // never expanded to [heads, queries, keys].
 #pragma once
 
+#include <cmath>
+
 #include "lib/autograd/var.h"
+#include "lib/base/host_device.h"
 
 namespace stmoe {
-
-struct RelativeBiasKernels {
-  static constexpr const char* kOp = "relative_bias";
-  // bucket_R i32: the bucket of each relative position.
-  void (*forward)(const Tensor& bias_HR, const Tensor& table_HB, const Tensor& bucket_R);
-  void (*backward)(const Tensor& dtable_HB, const Tensor& dbias_HR, const Tensor& bucket_R);
-};
 
 struct RelativeBuckets {
   int64_t num_buckets = 32;
@@ -22,7 +18,34 @@ struct RelativeBuckets {
 };
 
 // The bucket of relative = key position - query position.
-int64_t relative_bucket(int64_t relative, const RelativeBuckets& buckets);
+STMOE_HOST_DEVICE int64_t relative_bucket(int64_t relative, const RelativeBuckets& buckets) {
+  int64_t first = 0, half = buckets.num_buckets, distance = -relative;
+  if (buckets.is_bidirectional) {
+    half /= 2;
+    if (relative > 0) first = half;
+    distance = relative < 0 ? -relative : relative;
+  }
+  if (distance < 0) distance = 0;
+  const int64_t max_exact = half / 2;
+  if (distance < max_exact) return first + distance;
+  const double exact = static_cast<double>(max_exact);
+  const double share = std::log(static_cast<double>(distance) / exact) /
+                       std::log(static_cast<double>(buckets.max_distance) / exact);
+  // The smallest amount more, so that a distance exactly on a border does not fall below it by
+  // rounding.
+  const double steps = share * static_cast<double>(half - max_exact) + 1e-9;
+  const int64_t bucket = max_exact + static_cast<int64_t>(steps);
+  return first + (bucket < half - 1 ? bucket : half - 1);
+}
+
+struct RelativeBiasKernels {
+  static constexpr const char* kOp = "relative_bias";
+  // Column r is for relative position first_relative + r.
+  void (*forward)(const Tensor& bias_HR, const Tensor& table_HB, int64_t first_relative,
+                  const RelativeBuckets& buckets);
+  void (*backward)(const Tensor& dtable_HB, const Tensor& dbias_HR, int64_t first_relative,
+                   const RelativeBuckets& buckets);
+};
 
 // table_HB [heads, buckets] -> bias_HR [heads, count], entry r for relative position first_relative
 // + r; the table's type.

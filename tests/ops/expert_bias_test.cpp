@@ -47,7 +47,8 @@ test::OpCase bias_case(const Rows& rows, int64_t width, ExpertBias bias,
   op_case.inputs = {{.shape = {rows.count, width}, .low = -2, .high = 2},
                     {.shape = {num_experts, width}, .low = 0.5, .high = 1.5, .is_weight = true}};
   op_case.call = [=, first = rows.tensor()](const test::OpArguments& x) {
-    return expert_bias(x[0], x[1], first, bias, hidden);
+    return expert_bias(x[0], x[1], x.on_device(first), bias,
+                       {hidden.dropout, x.on_device(hidden.row_R)});
   };
   op_case.reference = [=](const test::OpValues& x) {
     std::vector<double> y(x[0].size(), 0.0);
@@ -77,11 +78,14 @@ TEST_CASE("each expert's bias multiplies or is added to its rows", "[ops][expert
                      bias_case({{0, 0, 0}, 0}, 4, bias), bias_case({{0, 0, 0}, 3}, 4, bias),
                      bias_case(rows, 5, bias, dropout_of(rows, 0.4))});
     // More than one task a row, more than one partial sum an expert.
-    const Rows many = {{0, 70, 75, 150}, 160};
-    auto op_case = bias_case(many, 700, bias, dropout_of(many, 0.3));
-    op_case.gradient_tolerance.f32 = {1e-4, 1e-5};  // sums of 75 terms of either sign
-    op_case.gradient_tolerance.bf16 = {2e-2, 2e-2};
-    test::check_op(op_case);
+    const Rows many = {{0, 70, 75, 150}, 160}, uneven = {{0, 3, 400}, 420};
+    for (auto op_case :
+         {bias_case(many, 700, bias, dropout_of(many, 0.3)), bias_case(uneven, 16, bias),
+          bias_case(uneven, 16, bias, dropout_of(uneven, 0.5))}) {
+      op_case.gradient_tolerance.f32 = {1e-4, 1e-5};  // sums of 75 terms of either sign and more
+      op_case.gradient_tolerance.bf16 = {2e-2, 2e-2};
+      test::check_op(op_case);
+    }
   }
 }
 
