@@ -37,7 +37,7 @@ inline Grid blocks_for(int64_t count, int64_t each) { return {(count + each - 1)
 // has both the GPU's kernels and the emulated ones keeps two of it.
 template <class... Parameters, class... Arguments>
 static void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
-            Arguments&&... arguments) {
+                   Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "the kernel's number of arguments");
   if (grid.x <= 0 || grid.y <= 0 || is_planning()) return;
   std::tuple<Parameters...> values{static_cast<Parameters>(arguments)...};
