@@ -58,7 +58,8 @@ void read_value(const std::string& text, const std::string& name, const Argument
   std::vector<Rule> limits;
   if (rules.at_least) limits.push_back(at_least(*rules.at_least));
   if (rules.at_most) limits.push_back(at_most(*rules.at_most));
-  if (!rules.one_of.empty()) limits.push_back({Rule::Kind::one_of, 0, 0, rules.one_of});
+  if (!rules.one_of.empty() && std::ranges::find(rules.hidden, text) == rules.hidden.end())
+    limits.push_back({Rule::Kind::one_of, 0, 0, rules.one_of});
   if (wrong.empty()) wrong = check_rules(limits, parsed);
   if (!wrong.empty()) throw UsageError(name + ": " + wrong);
   value = parsed;

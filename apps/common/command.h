@@ -27,6 +27,7 @@ struct ArgumentRules {
   bool required = false;
   std::optional<double> at_least = {}, at_most = {};
   std::vector<std::string> one_of = {};
+  std::vector<std::string> hidden = {};  // values besides one_of that are told to nobody
   // The value of an option given without one; another one is given as --name=VALUE only.
   std::optional<std::string> implied = {};
 };

@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/common/device_choice.h"
 
-#include "apps/common/version.h"
 #include "lib/base/error.h"
+#include "lib/tensor/device_info.h"
 
 namespace stmoe {
-namespace {
-
-// Why CUDA cannot be used.
-std::string missing_cuda() {
-  return is_cuda_built() ? "this version cannot start it" : "built without CUDA";
-}
-
-}  // namespace
 
 DeviceChoice choose_device(const std::string& name) {
   if (name == "cpu") return {Device::cpu, "asked for by --device cpu"};
-  if (name == "cuda")
-    throw PeerError(format(
-        "--device cuda: no CUDA device can be used: {}; use --device cpu or auto", missing_cuda()));
-  if (name == "auto") return {Device::cpu, missing_cuda()};
-  throw UsageError(format("--device: '{}' is unknown; expected auto, cpu or cuda", name));
+  if (name == "emu") {
+    if (!is_usable(Device::emu)) throw UsageError("--device emu: " + device_problem(Device::emu));
+    return {Device::emu, "kernels for a GPU run on the host, slowly: for developers"};
+  }
+  if (name != "auto" && name != "cuda")
+    throw UsageError(format("--device: '{}' is unknown; expected auto, cpu or cuda", name));
+  const std::string problem = device_problem(Device::cuda);
+  if (problem.empty()) return {Device::cuda, device_description(Device::cuda)};
+  if (name == "auto") return {Device::cpu, problem};
+  throw PeerError(
+      format("--device cuda: no CUDA device can be used: {}; use --device cpu or auto", problem));
 }
 
 }  // namespace stmoe

@@ -24,8 +24,9 @@ struct SharedFlags {
     command.add("--log-level", &log_level, "Lowest level that is logged (default info)",
                 {.one_of = {"trace", "debug", "info", "warn", "error"}});
     command.add("--device", &device,
-                "Where to compute (default auto: CUDA when built in and present, else the CPU)",
-                {.one_of = {"auto", "cpu", "cuda"}});
+                "Where to compute (default auto: CUDA when built in and a device can be used, else "
+                "the CPU)",
+                {.one_of = {"auto", "cpu", "cuda"}, .hidden = {"emu"}});
     command.add("--threads", &threads, "CPU threads (default: the cores this process is bound to)",
                 {.at_least = 1, .at_most = 4096});
   }

@@ -8,7 +8,7 @@ namespace stmoe {
 std::string device_problem(Device device) {
   if (is_host_memory(device)) return "";
   if (!has_kernels(kernel_table<DeviceMemoryKernels>, device))
-    return format("this program was built without {}", name_of(device));
+    return format("built without {}", device == Device::cuda ? "CUDA" : "emulation");
   if (!has_kernels(kernel_table<DeviceInfoKernels>, device)) return "";
   return kernels<DeviceInfoKernels>(device).problem();
 }

@@ -9,7 +9,7 @@
 #include "lib/autograd/tape.h"
 #include "lib/base/random.h"
 #include "lib/base/threads.h"
-#include "lib/tensor/device_memory.h"
+#include "lib/tensor/device_info.h"
 #include "tests/support/guarded_heap.h"
 
 namespace stmoe::test {
@@ -232,7 +232,7 @@ void check_devices(const OpCase& op_case, const std::vector<Tensor>& xs,
                    const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
   if (dtype == DType::f64) return;
   for (Device device : {Device::emu, Device::cuda}) {
-    if (!has_kernels(kernel_table<DeviceMemoryKernels>, device)) continue;
+    if (!is_usable(device)) continue;
     try {
       check_device(op_case, device, xs, dys, plain, dtype);
     } catch (const BugError& error) {
