@@ -35,7 +35,7 @@ void finish_without_balance(Routing& routing, const Var& logits_NE, const Softma
   routing.router_z_loss = router_z_loss(softmax.lse_N);
   routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, logits_NE.dim(1));
   routing.statistics.entropy =
-      router_entropy(softmax.p_NE.value(), logits_NE.value(), softmax.lse_N.value(), mask_N);
+      router_entropy(softmax.p_NE.value(), logits_NE.value(), softmax.lse_N.value(), mask_N).item();
 }
 
 double unchosen_fraction(const Tensor& expert_NK, const Tensor& mask_N) {

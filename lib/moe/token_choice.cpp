@@ -127,7 +127,8 @@ void finish_routing(Routing& routing, const TokenScorer& scorer, const TokenScor
   routing.expert_input_ND = scores.expert_input_ND;
   routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, scorer.num_experts());
   routing.statistics.entropy =
-      router_entropy(scores.p_NE.value(), scores.logits_NE.value(), scores.lse_N.value(), mask_N);
+      router_entropy(scores.p_NE.value(), scores.logits_NE.value(), scores.lse_N.value(), mask_N)
+          .item();
 }
 
 TokenChoiceConfig one_choice(const TokenScoreConfig& scores) {

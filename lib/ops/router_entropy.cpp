@@ -36,8 +36,8 @@ Sum sum_tokens(int64_t begin, int64_t end, const Tensor& p_NE, const Tensor& log
   return sum;
 }
 
-double mean_cpu(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
-                const Tensor& mask_N) {
+void mean_cpu(const Tensor& entropy, const Tensor& p_NE, const Tensor& logits_NE,
+              const Tensor& lse_N, const Tensor& mask_N) {
   const int64_t tokens = p_NE.dim(0);
   const int64_t per_chunk = std::max<int64_t>(1, kChunk / p_NE.dim(1));
   std::vector<Sum> sums(static_cast<size_t>(num_chunks(tokens, per_chunk)));
@@ -51,14 +51,15 @@ double mean_cpu(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N
     total.entropy += sum.entropy;
     total.tokens += sum.tokens;
   }
-  return total.tokens > 0 ? total.entropy / static_cast<double>(total.tokens) : 0.0;
+  *entropy.data<double>() =
+      total.tokens > 0 ? total.entropy / static_cast<double>(total.tokens) : 0.0;
 }
 
 STMOE_REGISTER_KERNELS(RouterEntropyKernels, cpu, {mean_cpu})
 
 }  // namespace
 
-double router_entropy(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
+Tensor router_entropy(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
                       const Tensor& mask_N) {
   OpScope scope("router_entropy", OpScope::Pass::forward);
   STMOE_CHECK(p_NE.rank() == 2 && p_NE.shape() == logits_NE.shape() &&
@@ -66,9 +67,11 @@ double router_entropy(const Tensor& p_NE, const Tensor& logits_NE, const Tensor&
                   p_NE.dtype() == lse_N.dtype(),
               "router_entropy: p {}, logits {}, lse {}", p_NE.shape().text(),
               logits_NE.shape().text(), lse_N.shape().text());
-  return kernels<RouterEntropyKernels>(p_NE.device())
-      .mean(p_NE.contiguous(), logits_NE.contiguous(), lse_N.contiguous(),
+  const Tensor entropy = Tensor::empty({1}, DType::f64, p_NE.device());
+  kernels<RouterEntropyKernels>(p_NE.device())
+      .mean(entropy, p_NE.contiguous(), logits_NE.contiguous(), lse_N.contiguous(),
             mask_N.defined() ? mask_N.contiguous() : mask_N);
+  return entropy;
 }
 
 }  // namespace stmoe

@@ -9,13 +9,13 @@ namespace stmoe {
 
 struct RouterEntropyKernels {
   static constexpr const char* kOp = "router_entropy";
-  double (*mean)(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
-                 const Tensor& mask_N);
+  void (*mean)(const Tensor& entropy, const Tensor& p_NE, const Tensor& logits_NE,
+               const Tensor& lse_N, const Tensor& mask_N);
 };
 
 // f32 or f64, as softmax_with_lse returns them. Tokens where mask_N (i32, may be undefined) is 0
-// are left out; 0 when none is left.
-double router_entropy(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
+// are left out; 0 when none is left. One element of f64, on the device of p.
+Tensor router_entropy(const Tensor& p_NE, const Tensor& logits_NE, const Tensor& lse_N,
                       const Tensor& mask_N = Tensor());
 
 }  // namespace stmoe

@@ -15,7 +15,7 @@ OpCase make_case(int64_t rows, int64_t columns, int64_t k, uint64_t missing) {
   result.name = format("gather_columns {}x{}, {} of them", rows, columns, k);
   result.inputs = {{{rows, columns}}};
   result.dtypes = {DType::f64, DType::f32};
-  result.call = [=](const OpArguments& x) { return gather_columns(x[0], index_NK); };
+  result.call = [=](const OpArguments& x) { return gather_columns(x[0], x.on_device(index_NK)); };
   result.reference = [=](const OpValues& x) {
     OpValues y(1);
     const auto index = ints(index_NK);

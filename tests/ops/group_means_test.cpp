@@ -21,7 +21,9 @@ OpCase make_case(int64_t groups, int64_t tokens, int64_t experts, bool is_masked
       format("group_means {}x{}x{}{}", groups, tokens, experts, is_masked ? ", masked" : "");
   result.inputs = {{{groups * tokens, experts}, 0, 1}};
   result.dtypes = {DType::f64, DType::f32};
-  result.call = [=](const OpArguments& x) { return group_means(x[0], groups, mask_N); };
+  result.call = [=](const OpArguments& x) {
+    return group_means(x[0], groups, x.on_device(mask_N));
+  };
   result.reference = [=](const OpValues& x) {
     OpValues y(1, std::vector<double>(static_cast<size_t>(groups * experts)));
     for (size_t i = 0; i < x[0].size(); ++i) {
@@ -36,7 +38,7 @@ OpCase make_case(int64_t groups, int64_t tokens, int64_t experts, bool is_masked
 
 TEST_CASE("group_means is the mean over the tokens of a group", "[ops][router]") {
   check_ops({make_case(1, 1, 1, false), make_case(1, 6, 3, false), make_case(3, 5, 4, true),
-             make_case(2, 1500, 64, true)});
+             make_case(2, 1500, 64, true), make_case(2, 40, 300, true)});
 }
 
 TEST_CASE("choice_shares counts a group's choices over its tokens", "[ops][router]") {
@@ -60,6 +62,20 @@ TEST_CASE("choice_shares counts a group's choices over its tokens", "[ops][route
                       Catch::Contains("slots [4]"));
   REQUIRE_THROWS_WITH(choice_shares(expert, 1, 2, DType::f64), Catch::Contains("expert 2 of 2"));
   REQUIRE_THROWS_WITH(choice_shares(expert, 3, 3, DType::f64), Catch::Contains("3 groups of 4"));
+}
+
+TEST_CASE("a GPU counts the CPU's shares", "[ops][router]") {
+  const Tensor expert = draw_choices(1200, 2, 37, 5), slot = draw_choices(1200, 2, 9, 4);
+  const Tensor real = draw_choices(1200, 1, 1, 3).reshape({1200});
+  for (DType dtype : {DType::f32, DType::f64})
+    for (const ShareOptions& options :
+         {ShareOptions{}, ShareOptions{slot, Tensor(), 0.5}, ShareOptions{slot, real}}) {
+      ShareOptions there = options;
+      for (Tensor* tensor : {&there.slot_NK, &there.real_N})
+        if (tensor->defined()) *tensor = tensor->on(Device::emu);
+      const Tensor shares = choice_shares(expert.on(Device::emu), 3, 37, dtype, there);
+      require_same_bits(shares.on(Device::cpu), choice_shares(expert, 3, 37, dtype, options));
+    }
 }
 
 TEST_CASE("shares times means, times experts, is the load-balance loss", "[ops][router]") {

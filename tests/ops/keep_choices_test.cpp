@@ -59,5 +59,19 @@ TEST_CASE("random keeps a choice with probability gate over threshold, by global
   set_num_threads(threads);
 }
 
+TEST_CASE("a GPU keeps the CPU's choices", "[ops][router]") {
+  const Tensor expert = draw_choices(777, 3, 40, 6);
+  std::vector<double> gates;
+  for (uint64_t i = 0; i < 3 * 777; ++i) gates.push_back(0.5 * random_uniform(RandomKey{8}, i));
+  for (DType dtype : {DType::f32, DType::f64}) {
+    const Tensor gate = Tensor::from<double>({777, 3}, gates).to(dtype);
+    for (Policy policy : {Policy::none, Policy::threshold, Policy::random}) {
+      const KeepChoices options{policy, {0.3, 0.1}, RandomKey{3}, 5};
+      REQUIRE(ints_on_host(keep_choices(expert.on(Device::emu), gate.on(Device::emu), options)) ==
+              ints(keep_choices(expert, gate, options)));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace stmoe::test

@@ -42,7 +42,7 @@ OpCase make_case(int64_t groups, int64_t tokens, int64_t experts, int64_t k, boo
   result.inputs = {{{groups * tokens, experts}, 0, 1}};
   result.dtypes = {DType::f64, DType::f32};
   result.call = [=](const OpArguments& x) {
-    return load_balance_loss(x[0], expert_NK, groups, mask_N);
+    return load_balance_loss(x[0], x.on_device(expert_NK), groups, x.on_device(mask_N));
   };
   result.reference = [=](const OpValues& x) {
     return OpValues{{reference(x[0], ints(expert_NK), mask, static_cast<size_t>(groups),
@@ -55,7 +55,7 @@ TEST_CASE("load_balance_loss is the mean over groups of shares times mean probab
           "[ops][router]") {
   check_ops({make_case(1, 1, 1, 1, false), make_case(1, 6, 3, 1, false),
              make_case(3, 5, 4, 2, false), make_case(2, 200, 8, 1, true),
-             make_case(1, 1500, 64, 2, true)});
+             make_case(1, 1500, 64, 2, true), make_case(2, 70, 300, 2, true)});
 }
 
 TEST_CASE("load_balance_loss is k when choices and probabilities are uniform", "[ops][router]") {

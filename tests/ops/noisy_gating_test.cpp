@@ -87,7 +87,7 @@ OpCase load_case(int64_t tokens, int64_t experts, int64_t k, bool is_masked) {
   result.inputs = {{shape, -1, 1}, {shape, -2, 2}, {shape, 0.3, 2}};
   result.dtypes = {DType::f64, DType::f32};
   result.call = [=](const OpArguments& x) {
-    return top_k_load({x[0], x[1], x[2]}, top_k(x[1].value(), k + 1, mask_N));
+    return top_k_load({x[0], x[1], x[2]}, top_k(x[1].value(), k + 1, x.on_device(mask_N)));
   };
   // The definition: against the k-th largest of the other experts' noisy values.
   result.reference = [=](const OpValues& x) {

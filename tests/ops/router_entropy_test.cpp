@@ -12,9 +12,14 @@
 namespace stmoe::test {
 namespace {
 
-double entropy(const Tensor& logits_NE, const Tensor& mask_N = Tensor()) {
-  const auto [p_NE, lse_N] = softmax_with_lse(Var(logits_NE));
-  return router_entropy(p_NE.value(), logits_NE, lse_N.value(), mask_N);
+double entropy(const Tensor& logits_NE, const Tensor& mask_N = Tensor(),
+               Device device = Device::cpu) {
+  const Tensor logits = logits_NE.on(device);
+  const auto [p_NE, lse_N] = softmax_with_lse(Var(logits));
+  const Tensor result = router_entropy(p_NE.value(), logits, lse_N.value(),
+                                       mask_N.defined() ? mask_N.on(device) : mask_N);
+  REQUIRE(result.device() == device);
+  return result.item();
 }
 
 TEST_CASE("router_entropy is the mean of -sum p ln p", "[ops][router]") {
@@ -44,6 +49,12 @@ TEST_CASE("router_entropy is the mean of -sum p ln p", "[ops][router]") {
   require_close(entropy(tensor), all / kTokens, {1e-12, 1e-12});
   require_close(entropy(tensor.to(DType::f32)), all / kTokens, {1e-6, 1e-6});
   require_close(entropy(tensor, mask_N), real / num_real, {1e-12, 1e-12});
+  for (DType dtype : {DType::f32, DType::f64}) {
+    const double size = dtype == DType::f32 ? 1e-6 : 1e-12;
+    require_close(entropy(tensor.to(dtype), Tensor(), Device::emu), all / kTokens, {size, size});
+    require_close(entropy(tensor.to(dtype), mask_N, Device::emu), real / num_real, {size, size});
+  }
+  REQUIRE(entropy(tensor, Tensor::zeros({kTokens}, DType::i32), Device::emu) == 0);
 }
 
 TEST_CASE("router_entropy is ln E when uniform and 0 when certain", "[ops][router]") {

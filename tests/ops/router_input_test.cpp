@@ -22,7 +22,11 @@ OpCase make_case(int64_t tokens, int64_t width, double jitter, bool is_masked) {
   result.name =
       format("router_input {}x{}, jitter {}{}", tokens, width, jitter, is_masked ? ", masked" : "");
   result.inputs = {{{tokens, width}}};
-  result.call = [=](const OpArguments& x) { return router_input(x[0], options); };
+  result.call = [=](const OpArguments& x) {
+    RouterInputOptions there = options;
+    there.mask_N = x.on_device(options.mask_N);
+    return router_input(x[0], there);
+  };
   result.reference = [=](const OpValues& x) {
     OpValues y = x;
     for (size_t i = 0; i < y[0].size(); ++i) {
@@ -39,7 +43,8 @@ TEST_CASE("router_input widens, jitters by global index and zeroes masked tokens
           "[ops][router]") {
   check_ops({make_case(1, 1, 0.01, false), make_case(0, 3, 0.01, false), make_case(5, 7, 0, false),
              make_case(6, 9, 0, true), make_case(7, 300, 0.01, true),
-             make_case(200, 515, 0.5, false)});
+             make_case(200, 515, 0.5, false), make_case(9, 64, 0.01, true),
+             make_case(5, 12, 0.1, false)});
 }
 
 TEST_CASE("router_input's result is f32 for bf16 and its noise lies in its interval",

@@ -17,7 +17,7 @@ OpCase make_case(int64_t tokens, bool is_masked = false) {
   result.name = format("router_z_loss of {}{}", tokens, is_masked ? ", masked" : "");
   result.inputs = {{{tokens}, -2, 6}};
   result.dtypes = {DType::f64, DType::f32};
-  result.call = [=](const OpArguments& x) { return router_z_loss(x[0], mask_N); };
+  result.call = [=](const OpArguments& x) { return router_z_loss(x[0], x.on_device(mask_N)); };
   result.reference = [=](const OpValues& x) {
     double sum = 0, count = 0;
     for (size_t n = 0; n < mask.size(); ++n) {
@@ -32,7 +32,7 @@ OpCase make_case(int64_t tokens, bool is_masked = false) {
 TEST_CASE("router_z_loss is the mean square, of all tokens or of those that are not masked",
           "[ops][router]") {
   check_ops({make_case(1), make_case(6), make_case(1000), make_case(1, true), make_case(6, true),
-             make_case(1000, true)});
+             make_case(1000, true), make_case(5000, true)});
 }
 
 }  // namespace

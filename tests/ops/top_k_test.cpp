@@ -53,6 +53,29 @@ TEST_CASE("top_k makes no choice where the mask is 0, and none of a NaN over a n
           Ints{-1, -1, 1, 0, 0, 1});
 }
 
+TEST_CASE("a GPU makes the CPU's choices", "[ops][router]") {
+  for (const auto& [rows, columns] :
+       {std::pair<int64_t, int64_t>{0, 3}, {1, 1}, {61, 37}, {9, 300}})
+    for (DType dtype : {DType::f32, DType::f64}) {
+      std::vector<double> values;
+      std::vector<int32_t> mask;
+      for (int64_t i = 0; i < rows * columns; ++i) {
+        const double value =
+            std::floor(random_uniform(RandomKey{4}, static_cast<uint64_t>(i)) * 12);
+        values.push_back(value == 5 ? std::nan("") : value - 4);
+      }
+      for (int64_t n = 0; n < rows; ++n) mask.push_back(n % 5 == 1 ? 0 : 1);
+      const Tensor tensor = Tensor::from<double>({rows, columns}, values).to(dtype);
+      const Tensor mask_N = Tensor::from<int32_t>({rows}, mask);
+      for (int64_t k : {int64_t{1}, std::min<int64_t>(2, columns), columns}) {
+        const Tensor there = tensor.on(Device::emu);
+        REQUIRE(ints_on_host(top_k(there, k)) == ints(top_k(tensor, k)));
+        REQUIRE(ints_on_host(top_k(there, k, mask_N.on(Device::emu))) ==
+                ints(top_k(tensor, k, mask_N)));
+      }
+    }
+}
+
 TEST_CASE("top_k refuses more choices than columns", "[ops][router]") {
   REQUIRE_THROWS_WITH(top_k(Tensor::zeros({2, 3}, DType::f32), 4),
                       Catch::Contains("k is 4 for 3 columns"));

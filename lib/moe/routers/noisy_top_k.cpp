@@ -89,7 +89,7 @@ class NoisyTopKRouter final : public Router {
     routing.router_z_loss = no_loss(p_NK);
     routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, num_experts_);
     routing.statistics.entropy =
-        router_entropy(p_NK.value(), kept_NK.value(), lse_N.value(), mask_N);
+        router_entropy(p_NK.value(), kept_NK.value(), lse_N.value(), mask_N).item();
     return routing;
   }
 
