@@ -8,6 +8,7 @@ build_packages=(
   libopenmpi-dev libhdf5-openmpi-dev
 )
 test_packages=(catch2 python3 zstd gzip)
+bundle_packages=(libhdf5-dev xz-utils binutils)  # scripts/bundle.sh
 
 # install_packages YES PACKAGE...: installs those that are missing; asks first unless YES is 1 or there is no terminal.
 install_packages() {

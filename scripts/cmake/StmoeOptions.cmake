@@ -10,6 +10,7 @@ foreach(option STMOE_CUDA STMOE_MPI STMOE_NCCL)
   endif()
 endforeach()
 option(STMOE_TESTS "Build the tests" ON)
+option(STMOE_STATIC "Link archives instead of shared libraries where both exist: few files to carry (scripts/bundle.sh)" OFF)
 option(STMOE_WERROR "Treat warnings as errors" OFF)
 # Kernels are compiled for each of these besides plain x86-64 (lib/base/cpu_level.h), lowest first.
 set(STMOE_CPU_LEVELS)
