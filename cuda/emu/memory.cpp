@@ -83,6 +83,8 @@ class Memory {
     return address >= base_ && address < base_ + kAddresses;
   }
 
+  size_t used() const { return used_; }
+
   void open() {
     const std::scoped_lock lock(mutex_);
     open_locked();
@@ -175,10 +177,13 @@ void zero_emu(std::byte* to, size_t bytes) {
   });
 }
 
+void wait_emu() {}  // work is done as it is asked for
+int64_t used_emu() { return static_cast<int64_t>(Memory::instance().used()); }
 int64_t total_emu() { return static_cast<int64_t>(kAddresses); }
 
 STMOE_REGISTER_KERNELS(DeviceMemoryKernels, emu,
-                       {allocate_emu, release_emu, to_emu, to_host, zero_emu, total_emu})
+                       {allocate_emu, release_emu, to_emu, to_host, zero_emu, wait_emu, total_emu,
+                        used_emu})
 
 }  // namespace
 

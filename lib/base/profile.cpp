@@ -29,6 +29,7 @@ struct Recorder {
   Profile result;
 };
 thread_local Recorder recorder;
+thread_local void (*wait_for_device)() = nullptr;
 
 // Events of threads that do not compute.
 struct Background {
@@ -145,7 +146,9 @@ OpScope::OpScope(const char* op, Pass pass) : op_(op), pass_(pass), active_(reco
 }
 
 OpScope::~OpScope() {
-  if (active_) ProfileAccess::leave(*this);
+  if (!active_) return;
+  if (wait_for_device) wait_for_device();
+  ProfileAccess::leave(*this);
 }
 
 std::string ProductShape::text() const {
@@ -164,7 +167,9 @@ ProductScope::ProductScope(const ProductShape& shape) : shape_(shape), active_(r
 }
 
 ProductScope::~ProductScope() {
-  if (active_) ProfileAccess::leave(shape_, start_);
+  if (!active_) return;
+  if (wait_for_device) wait_for_device();
+  ProfileAccess::leave(shape_, start_);
 }
 
 BackgroundScope::BackgroundScope(const char* name) : name_(name) {
@@ -195,6 +200,8 @@ void describe_op(double bytes, bool is_passed_on, std::string detail) {
 void note_overwritten_gradient() {
   if (recorder.active) ProfileAccess::note_overwritten_gradient();
 }
+
+void set_profile_wait(void (*wait)()) { wait_for_device = wait; }
 
 void start_profile(size_t most_events) {
   recorder.by_op.clear();

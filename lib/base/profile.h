@@ -150,6 +150,9 @@ struct Profile {
 // Records the calling thread's scopes, and the background's, from start to stop: sums, and the
 // first `most_events` single events.
 void start_profile(size_t most_events = 0);
+// For a device that works on its own: called at the end of each op and product while profiling, to
+// wait for what it asked for; null: nothing to wait for.
+void set_profile_wait(void (*wait)());
 Profile stop_profile();
 
 }  // namespace stmoe

@@ -21,8 +21,11 @@ struct DeviceMemoryKernels {
   // The bytes are there when it returns.
   void (*to_host)(std::byte* to, const std::byte* from, size_t bytes);
   void (*zero)(std::byte* to, size_t bytes);
-  // Of the whole device, in bytes.
+  // Until all work that was asked for is done.
+  void (*wait)();
+  // Of the whole device, in bytes; what of it is taken now, by this and other programs.
   int64_t (*total)();
+  int64_t (*used)();
 };
 
 }  // namespace stmoe

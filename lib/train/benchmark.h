@@ -19,7 +19,8 @@ struct BenchmarkResult {
   double seconds_per_step = 0;   // median
   double first_loss = 0;         // cross-entropy per target token of the very first step
   double model_flops_per_second = 0, product_peak_flops_per_second = 0;
-  int64_t peak_memory_bytes = 0;      // of the process, largest resident set
+  // Of the process, largest resident set; on a GPU what of its memory is taken after the steps.
+  int64_t peak_memory_bytes = 0;
   std::vector<LayerRouting> routing;  // of the last step
   MemoryPlan memory;
   std::string alive_at_peak;  // a table

@@ -2,7 +2,9 @@
 #include "lib/train/step_runner.h"
 
 #include "lib/base/log.h"
+#include "lib/base/profile.h"
 #include "lib/optim/gradients.h"
+#include "lib/tensor/device_memory.h"
 
 namespace stmoe {
 namespace {
@@ -21,6 +23,7 @@ StepRunner::StepRunner(const Recipe& recipe, Device device, ParameterStore::Mode
       gradients_graph_(make_step_graph(device)),
       update_graph_(make_step_graph(device)),
       can_record_(!is_host_memory(device) && recipe.cuda.graphs == "auto") {
+  if (!is_host_memory(device)) set_profile_wait(kernels<DeviceMemoryKernels>(device).wait);
   model_ = std::make_unique<EncoderDecoder>(recipe_.model, recipe_.moe, store_);
   optimizer_ = make_optimizer(recipe_.optimizer, store_.parameters());
   keep_rounded_weights(recipe_, store_.parameters());
@@ -30,8 +33,9 @@ void StepRunner::open_step() {
   open_.reset();  // of a step that failed
   clear_gradients(store_.parameters());
   open_.emplace(arena_, "train");
-  // The first step plans the memory, the second is the first to lie where all later ones do.
-  is_recorded_ = can_record_ && num_steps_ >= 2;
+  // The first step plans the memory, the second is the first to lie where all later ones do. A
+  // profile needs the ops one by one.
+  is_recorded_ = can_record_ && num_steps_ >= 2 && !is_profiling();
 }
 
 template <class Body>

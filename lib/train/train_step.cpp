@@ -68,7 +68,9 @@ Var total_loss(const Recipe& recipe, const ModelOutputs& outputs, const Var& lan
 }  // namespace
 
 void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters) {
-  if (recipe.train.accumulate == 1) return;
+  const bool is_on_host =
+      parameters.empty() || is_host_memory(layout_device(parameters.front().value.device()));
+  if (recipe.train.accumulate == 1 && is_on_host) return;
   for (const Parameter& parameter : parameters) parameter.value.keep_rounded();
 }
 

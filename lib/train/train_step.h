@@ -39,8 +39,9 @@ struct StepReadings {
   }
 };
 
-// With several micro-batches weights keep their bf16 copies. Otherwise these would only lie beside
-// the gradients: they are made in the forward pass and gone when the gradients are there.
+// With several micro-batches, or on a GPU, weights keep their bf16 copies. Otherwise these would
+// only lie beside the gradients: they are made in the forward pass and gone when the gradients are
+// there.
 void keep_rounded_weights(const Recipe& recipe, const ParameterList& parameters);
 
 // Adds the gradient of the batch's loss to the parameters, without waiting for the device. `step`
