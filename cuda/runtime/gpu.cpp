@@ -136,10 +136,6 @@ cudaStream_t copy_stream() { return streams().copies; }
 
 bool is_recording() { return recording; }
 void set_recording(bool value) { recording = value; }
-void check_not_recording(const char* what) {
-  STMOE_CHECK(!recording, "step graph: {} while a step is recorded", what);
-}
-
 }  // namespace stmoe::gpu
 
 namespace stmoe {

@@ -32,7 +32,5 @@ cudaStream_t copy_stream();
 // Whether work on stream() is being recorded (step_graph.cpp) instead of done.
 bool is_recording();
 void set_recording(bool is_recording);
-// Throws BugError: `what` cannot be done while a step is recorded.
-void check_not_recording(const char* what);
 
 }  // namespace stmoe::gpu

@@ -82,6 +82,17 @@ void zero(std::byte* to, size_t bytes) {
   if (!is_planning()) STMOE_CHECK_CUDA(cudaMemsetAsync(to, 0, bytes, stream()));
 }
 
+void wait() {
+  if (!is_planning()) STMOE_CHECK_CUDA(cudaStreamSynchronize(stream()));
+}
+
+int64_t used() {
+  static_cast<void>(stream());
+  size_t free = 0, all = 0;
+  STMOE_CHECK_CUDA(cudaMemGetInfo(&free, &all));
+  return static_cast<int64_t>(all - free);
+}
+
 int64_t total() {
   static_cast<void>(stream());
   return static_cast<int64_t>(gpu().memory_bytes);
@@ -94,6 +105,6 @@ namespace stmoe {
 
 STMOE_REGISTER_KERNELS(DeviceMemoryKernels, cuda,
                        {gpu::allocate, gpu::release, gpu::to_device, gpu::to_host, gpu::zero,
-                        gpu::total})
+                        gpu::wait, gpu::total, gpu::used})
 
 }  // namespace stmoe

@@ -11,6 +11,7 @@
 #include "cuda/runtime/ring_order.h"
 #include "lib/base/error.h"
 #include "lib/tensor/buffer.h"
+#include "lib/tensor/step_graph.h"
 
 namespace stmoe::gpu {
 namespace {
@@ -135,7 +136,7 @@ void copy_to_gpu(std::byte* to, const std::byte* from, size_t bytes) {
 }
 
 void copy_to_host(std::byte* to, const std::byte* from, size_t bytes) {
-  check_not_recording("the host reads device memory");
+  if (is_recording()) throw HostReadError();
   Landing::instance().copy(to, from, bytes);
 }
 

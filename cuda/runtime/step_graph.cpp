@@ -34,7 +34,7 @@ class CapturedSteps final : public StepGraph {
   }
 
   void begin() override {
-    check_not_recording("another recording begins");
+    STMOE_CHECK(!is_recording(), "step graph: a step is being recorded already");
     // Relaxed: what the step asks of the driver besides (memory, modules loaded at a kernel's first
     // use) is allowed.
     STMOE_CHECK_CUDA(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed));
