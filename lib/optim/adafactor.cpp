@@ -57,7 +57,7 @@ class Adafactor final : public Optimizer {
           .update({parameter.value.value(), parameter.value.rounded(), gradient, slots.row,
                    slots.column, slots.second, slots.momentum, &slots.factoring, slots.num_slices,
                    beta2, learning_rate},
-                  config_);
+                  config_.rule());
     }
   }
 

@@ -16,6 +16,7 @@
 
 #include <string>
 
+#include "lib/optim/adafactor_kernels.h"
 #include "lib/optim/optimizer.h"
 
 namespace stmoe {
@@ -54,34 +55,18 @@ struct AdafactorConfig {
     v("clip_scope", clip_scope, "RMS of the update by expert, or over the stack",
       one_of({"expert", "tensor"}));
   }
-};
-
-// How one weight is factored: element (b, i, j) of `batches` independent matrices is at b *
-// batch_stride + i * row_stride + j * column_stride. Not factored: rows == 0.
-struct Factoring {
-  int64_t batches = 0, rows = 0, columns = 0;
-  int64_t batch_stride = 0, row_stride = 0, column_stride = 0;
-  Shape row_shape, column_shape;  // of the slots: the weight's shape without columns, without rows
-  bool is_factored() const { return rows > 0; }
+  AdafactorRule rule() const {
+    return {clipping_threshold,
+            minimum_scale,
+            beta1,
+            weight_decay,
+            multiply_by_parameter_scale,
+            factor_scope == "expert",
+            scale_scope == "expert",
+            clip_scope == "expert"};
+  }
 };
 
 Factoring choose_factoring(const Shape& shape, int stacked_dims, const AdafactorConfig& config);
-
-// One weight's update; tensors are contiguous f32 (or all f64).
-struct AdafactorUpdate {
-  Tensor weight, rounded;  // rounded: bf16, the new weight once more; or undefined
-  Tensor gradient;         // left as it is
-  Tensor row, column;      // factored
-  Tensor second;           // unfactored
-  Tensor momentum;         // when beta1 > 0
-  const Factoring* factoring;
-  int64_t num_slices;  // experts in the stack, 1 otherwise
-  double beta2, learning_rate;
-};
-
-struct AdafactorKernels {
-  static constexpr const char* kOp = "adafactor";
-  void (*update)(const AdafactorUpdate& update, const AdafactorConfig& config);
-};
 
 }  // namespace stmoe

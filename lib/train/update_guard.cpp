@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -22,9 +23,10 @@ std::string first_non_finite(const ParameterList& parameters, double loss, doubl
 }
 
 std::string first_non_finite_weight(const ParameterList& parameters) {
-  for (const Parameter& parameter : parameters)
-    if (!std::isfinite(sum_of_squares(parameter.value.value()))) return parameter.name;
-  return "";
+  std::vector<Tensor> weights;
+  for (const Parameter& parameter : parameters) weights.push_back(parameter.value.value());
+  const auto first = first_non_finite(weights);
+  return first ? parameters[*first].name : "";
 }
 
 bool UpdateGuard::is_spike(double loss) const {

@@ -2,8 +2,6 @@
 // Adafactor's CPU kernel. Passes over a factored weight: sums of squares (reads g), size of the
 // update (reads g), weight scale (reads w), update (reads g and w, writes w). The update u = g *
 // row_scale * column_scale is never stored.
-#include "lib/optim/adafactor.h"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "lib/base/threads.h"
+#include "lib/optim/adafactor_kernels.h"
 #include "lib/optim/cpu/round_weights.h"
 #include "lib/optim/gradients.h"
 
@@ -104,27 +103,29 @@ void subtract_unfactored(T* __restrict weight, const T* __restrict g, const T* _
 
 // What each slice's update is multiplied by: learning rate, clipping, scale of the weight.
 // `squares` holds the sum of u^2 of every slice.
-std::vector<double> slice_factors(const AdafactorUpdate& u, const AdafactorConfig& config,
+std::vector<double> slice_factors(const AdafactorUpdate& u, const AdafactorRule& rule,
                                   const std::vector<double>& squares) {
   const auto slices = static_cast<size_t>(u.num_slices);
   const auto size = static_cast<double>(u.weight.numel() / u.num_slices);
-  auto root_mean = [&](const std::vector<double>& sums, const std::string& scope, size_t s) {
-    if (scope == "expert") return std::sqrt(sums[s] / size);
+  auto root_mean = [&](const std::vector<double>& sums, bool by_expert, size_t s) {
+    if (by_expert) return std::sqrt(sums[s] / size);
     return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0) /
                      (size * static_cast<double>(slices)));
   };
   std::vector<double> factors(slices, u.learning_rate);
-  if (config.clipping_threshold > 0)
+  if (rule.clipping_threshold > 0)
     for (size_t s = 0; s < slices; ++s)
       factors[s] /=
-          std::max(1.0, root_mean(squares, config.clip_scope, s) / config.clipping_threshold);
-  if (config.multiply_by_parameter_scale) {
+          std::max(1.0, root_mean(squares, rule.clips_experts, s) / rule.clipping_threshold);
+  if (rule.multiply_by_parameter_scale) {
     const Tensor stack = u.weight.reshape({u.num_slices, -1});
-    std::vector<double> weights;
-    for (int64_t s = 0; s < u.num_slices; ++s)
-      weights.push_back(sum_of_squares(stack.slice(0, s, s + 1)));
+    std::vector<Tensor> parts;
+    for (int64_t s = 0; s < u.num_slices; ++s) parts.push_back(stack.slice(0, s, s + 1));
+    const Tensor sums = Tensor::empty_on_heap({u.num_slices}, DType::f64);
+    kernels<GradientKernels>(Device::cpu).sums_of_squares(sums, parts);
+    const std::vector<double> weights(sums.span<double>().begin(), sums.span<double>().end());
     for (size_t s = 0; s < slices; ++s)
-      factors[s] *= std::max(root_mean(weights, config.scale_scope, s), config.minimum_scale);
+      factors[s] *= std::max(root_mean(weights, rule.scales_experts, s), rule.minimum_scale);
   }
   return factors;
 }
@@ -186,7 +187,7 @@ void for_each_row(const Factoring& f, Body&& body) {
 }
 
 template <class T, class Step>
-void update_factored(const AdafactorUpdate& u, const AdafactorConfig& config, const Tensor& partial,
+void update_factored(const AdafactorUpdate& u, const AdafactorRule& rule, const Tensor& partial,
                      Step step) {
   update_factors<T>(u, partial, step);
   const Factoring& f = *u.factoring;
@@ -217,20 +218,20 @@ void update_factored(const AdafactorUpdate& u, const AdafactorConfig& config, co
   std::vector<double> squares(static_cast<size_t>(u.num_slices));
   for (int64_t at = 0; at < f.batches * f.rows; ++at) squares[slice_of(at)] += row_squares[at];
 
-  const std::vector<double> factors = slice_factors(u, config, squares);
-  T* momentum = config.beta1 > 0 ? u.momentum.data<T>() : nullptr;
-  const T keep = static_cast<T>(1.0 - config.weight_decay);
+  const std::vector<double> factors = slice_factors(u, rule, squares);
+  T* momentum = rule.beta1 > 0 ? u.momentum.data<T>() : nullptr;
+  const T keep = static_cast<T>(1.0 - rule.weight_decay);
   for_each_row(f, [&](int64_t at, int64_t first) {
     subtract(u.weight.data<T>() + first, gradient + first, momentum ? momentum + first : nullptr,
              step, static_cast<T>(factors[slice_of(at)] * row_scale[at]),
-             column_scale.data() + at / f.rows * f.columns, keep, static_cast<T>(config.beta1),
-             static_cast<T>(1.0 - config.beta1), f.columns);
+             column_scale.data() + at / f.rows * f.columns, keep, static_cast<T>(rule.beta1),
+             static_cast<T>(1.0 - rule.beta1), f.columns);
     round_weights(u.rounded, u.weight.data<T>(), first, step, f.columns);
   });
 }
 
 template <class T>
-void update_unfactored(const AdafactorUpdate& u, const AdafactorConfig& config) {
+void update_unfactored(const AdafactorUpdate& u, const AdafactorRule& rule) {
   const int64_t size = u.weight.numel() / u.num_slices, chunks = num_chunks(size, kChunk);
   const T* gradient = u.gradient.data<T>();
   T* second = u.second.data<T>();
@@ -244,15 +245,15 @@ void update_unfactored(const AdafactorUpdate& u, const AdafactorConfig& config) 
     });
     squares.push_back(std::accumulate(partial.begin(), partial.end(), 0.0));
   }
-  const std::vector<double> factors = slice_factors(u, config, squares);
-  T* momentum = config.beta1 > 0 ? u.momentum.data<T>() : nullptr;
+  const std::vector<double> factors = slice_factors(u, rule, squares);
+  T* momentum = rule.beta1 > 0 ? u.momentum.data<T>() : nullptr;
   for (int64_t s = 0; s < u.num_slices; ++s) {
     parallel_for(size, kChunk, [&](int64_t begin, int64_t end) {
       const int64_t at = s * size + begin;
       subtract_unfactored(u.weight.data<T>() + at, gradient + at, second + at,
                           momentum ? momentum + at : nullptr, static_cast<T>(factors[s]),
-                          static_cast<T>(1.0 - config.weight_decay), static_cast<T>(config.beta1),
-                          static_cast<T>(1.0 - config.beta1), end - begin);
+                          static_cast<T>(1.0 - rule.weight_decay), static_cast<T>(rule.beta1),
+                          static_cast<T>(1.0 - rule.beta1), end - begin);
       round_weights(u.rounded, u.weight.data<T>(), at, One{}, end - begin);
     });
   }
@@ -271,9 +272,8 @@ AdafactorUpdate one_slice(const AdafactorUpdate& u, int64_t s, const Factoring& 
 
 // Experts that do not depend on each other go one by one: the second and third pass over an
 // expert's gradient find it in the cache.
-bool is_separable(const AdafactorUpdate& u, const AdafactorConfig& config) {
-  return u.num_slices > 1 && config.factor_scope == "expert" && config.scale_scope == "expert" &&
-         config.clip_scope == "expert";
+bool is_separable(const AdafactorUpdate& u, const AdafactorRule& rule) {
+  return u.num_slices > 1 && rule.factors_experts && rule.scales_experts && rule.clips_experts;
 }
 
 Factoring factoring_of_slice(const AdafactorUpdate& u) {
@@ -282,27 +282,27 @@ Factoring factoring_of_slice(const AdafactorUpdate& u) {
   return factoring;
 }
 
-void update_whole(const AdafactorUpdate& u, const AdafactorConfig& config, const Tensor& partial) {
+void update_whole(const AdafactorUpdate& u, const AdafactorRule& rule, const Tensor& partial) {
   auto run = [&](auto tag) {
     using T = decltype(tag);
-    if (!u.factoring->is_factored()) return update_unfactored<T>(u, config);
+    if (!u.factoring->is_factored()) return update_unfactored<T>(u, rule);
     with_step(u.factoring->column_stride,
-              [&](auto step) { update_factored<T>(u, config, partial, step); });
+              [&](auto step) { update_factored<T>(u, rule, partial, step); });
   };
   u.weight.dtype() == DType::f64 ? run(double{}) : run(float{});
 }
 
-void update_cpu(const AdafactorUpdate& u, const AdafactorConfig& config) {
-  if (!is_separable(u, config))
-    return update_whole(u, config, empty_partial_sums(*u.factoring, u.gradient));
+void update_cpu(const AdafactorUpdate& u, const AdafactorRule& rule) {
+  if (!is_separable(u, rule))
+    return update_whole(u, rule, empty_partial_sums(*u.factoring, u.gradient));
   const Factoring factoring = factoring_of_slice(u);
   const Tensor partial = empty_partial_sums(factoring, u.gradient);
   for (int64_t s = 0; s < u.num_slices; ++s)
-    update_whole(one_slice(u, s, factoring), config, partial);
+    update_whole(one_slice(u, s, factoring), rule, partial);
 }
 
-void update_plan(const AdafactorUpdate& u, const AdafactorConfig& config) {
-  empty_partial_sums(is_separable(u, config) ? factoring_of_slice(u) : *u.factoring, u.gradient);
+void update_plan(const AdafactorUpdate& u, const AdafactorRule& rule) {
+  empty_partial_sums(is_separable(u, rule) ? factoring_of_slice(u) : *u.factoring, u.gradient);
 }
 
 STMOE_REGISTER_KERNELS(AdafactorKernels, cpu, {update_cpu})

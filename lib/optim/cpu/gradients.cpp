@@ -29,7 +29,7 @@ void multiply(T* __restrict x, Compute<T> factor, int64_t count) {
   for (int64_t i = 0; i < count; ++i) x[i] = static_cast<T>(static_cast<Compute<T>>(x[i]) * factor);
 }
 
-double sum_of_squares_cpu(const Tensor& values) {
+double sum_of_squares_of(const Tensor& values) {
   std::vector<double> partial(static_cast<size_t>(num_chunks(values.numel(), kChunk)));
   visit_floating(values.dtype(), [&](auto tag) {
     using T = decltype(tag);
@@ -38,6 +38,11 @@ double sum_of_squares_cpu(const Tensor& values) {
     });
   });
   return std::accumulate(partial.begin(), partial.end(), 0.0);
+}
+
+void sums_of_squares_cpu(const Tensor& sums, std::span<const Tensor> values) {
+  double* results = sums.data<double>();
+  for (const Tensor& one : values) *results++ = sum_of_squares_of(one);
 }
 
 void scale_cpu(const Tensor& values, double factor) {
@@ -49,7 +54,7 @@ void scale_cpu(const Tensor& values, double factor) {
   });
 }
 
-STMOE_REGISTER_KERNELS(GradientKernels, cpu, {sum_of_squares_cpu, scale_cpu})
+STMOE_REGISTER_KERNELS(GradientKernels, cpu, {sums_of_squares_cpu, scale_cpu})
 
 }  // namespace
 }  // namespace stmoe
