@@ -3,8 +3,12 @@
 
 #include <vector>
 
+#include "lib/ops/product_observer.h"
+
 namespace stmoe {
 namespace {
+
+thread_local ProductObserver* observer = nullptr;
 
 void check_product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
   STMOE_CHECK(c.rows == a.rows && c.cols == b.cols && a.cols == b.rows && a.batch == b.batch &&
@@ -104,9 +108,16 @@ void products(std::span<const Product> list, bool accumulate) {
       full.push_back(one);
   }
   if (full.empty()) return;
+  if (observer) observer->observe(full, accumulate);
   const ProductScope scope(profile_shape(full, accumulate));
   kernels<ProductKernels>(full[0].c.device).multiply(full, accumulate);
 }
+
+ProductObserverScope::ProductObserverScope(ProductObserver& told) {
+  STMOE_CHECK(observer == nullptr, "product: observed already");
+  observer = &told;
+}
+ProductObserverScope::~ProductObserverScope() { observer = nullptr; }
 
 void product(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool accumulate) {
   const Product one{c, a, b};
