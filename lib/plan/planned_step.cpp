@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "lib/base/log.h"
 #include "lib/base/profile.h"
 #include "lib/base/threads.h"
 #include "lib/ops/scratch.h"
@@ -93,6 +94,7 @@ PlannedStep plan_step(const Recipe& original, Device device) {
                      of_update;
     clear_gradients(parameters);
     step.finish();
+    log_debug("[plan] {}", alive_table(arena));
   }
   if (evaluates(recipe)) {
     ArenaStep step(arena, "evaluate");
