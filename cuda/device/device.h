@@ -19,6 +19,9 @@
 // STMOE_SHARED(float, tile, 32 * 33): shared memory of a block, without values at first.
 #define STMOE_SHARED(T, name, count) __shared__ T name[count]
 #define STMOE_SYNC_THREADS() __syncthreads()
+// STMOE_KERNEL STMOE_BLOCKS(256, 2) name(...): at most so many threads a block; registers for so
+// many blocks on a multiprocessor.
+#define STMOE_BLOCKS(threads, blocks) __launch_bounds__(threads, blocks)
 // Before a loop of a fixed number of rounds whose arrays are to stay in registers.
 #define STMOE_UNROLL _Pragma("unroll")
 #else
@@ -30,6 +33,7 @@
   T* const name = static_cast<T*>(   \
       ::stmoe::emu::static_shared((count) * sizeof(T), std::source_location::current()))
 #define STMOE_SYNC_THREADS() ::stmoe::emu::sync_threads(std::source_location::current())
+#define STMOE_BLOCKS(threads, blocks)
 #define STMOE_UNROLL
 #endif
 

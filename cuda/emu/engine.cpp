@@ -39,6 +39,8 @@ struct Thread {
   Waiting waiting = Waiting::nothing;
   std::source_location where;
   uint64_t value = 0;  // brought to a warp's exchange
+  void* mine = nullptr;
+  void (*together)(void* const* lanes) = nullptr;  // null: an exchange of values
 };
 
 // Of a template's instances each has its own: the function's name tells them apart.
@@ -139,10 +141,13 @@ bool Block::release_warp(size_t warp) {
   for (size_t lane = 0; lane < kWarpSize; ++lane)
     if (lanes[lane].waiting != Waiting::warp || lanes[lane].where.line() != lanes[0].where.line())
       return false;
+  void* brought[kWarpSize];
   for (size_t lane = 0; lane < kWarpSize; ++lane) {
     exchanged_[warp][lane] = lanes[lane].value;
+    brought[lane] = lanes[lane].mine;
     lanes[lane].waiting = Waiting::nothing;
   }
+  if (lanes[0].together) lanes[0].together(brought);
   return true;
 }
 
@@ -234,8 +239,17 @@ void sync_threads(const std::source_location& where) { block().wait(Waiting::blo
 std::array<uint64_t, kWarpSize> gather_warp(uint64_t value, const std::source_location& where) {
   Block& b = block();
   b.current().value = value;
+  b.current().together = nullptr;
   b.wait(Waiting::warp, where);
   return b.exchanged();
+}
+
+void warp_together(void* mine, void (*together)(void* const* lanes),
+                   const std::source_location& where) {
+  Block& b = block();
+  b.current().mine = mine;
+  b.current().together = together;
+  b.wait(Waiting::warp, where);
 }
 
 void* dynamic_shared() { return block().dynamic().bytes.get(); }

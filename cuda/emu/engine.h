@@ -50,6 +50,10 @@ const Coordinates& coordinates();
 void sync_threads(const std::source_location& where);
 // The values that the lanes of the caller's warp brought to this place; all of them must come.
 std::array<uint64_t, kWarpSize> gather_warp(uint64_t value, const std::source_location& where);
+// Calls together(lanes) once for the caller's warp when all its lanes have come here; lanes[i] is
+// what lane i brought. For instructions that a warp executes as one on what all its lanes hold.
+void warp_together(void* mine, void (*together)(void* const* lanes),
+                   const std::source_location& where);
 // The launch's dynamic shared memory.
 void* dynamic_shared();
 // Static shared memory of one declaration, the same for all threads of a block.

@@ -98,17 +98,44 @@ STMOE_KERNEL add_diagonals(float* dbias, const float* partial, SumShape n, int64
   }
 }
 
+bool is_fused(const AttentionInputs& in) {
+  if (in.options.method == AttentionMethod::materialised) return false;
+  if (is_fused_offered(in)) return true;
+  if (in.options.method == AttentionMethod::automatic) return false;
+  throw UsageError(
+      format("fused attention needs bf16, a d_kv of 64 or 128, and at most 4096 queries and keys; "
+             "the query is {} [{}, {}, {}, {}], and there are {} keys; take auto or materialised",
+             std::string(name_of(in.query_BQHK.dtype())), in.query_BQHK.dim(0),
+             in.query_BQHK.dim(1), in.query_BQHK.dim(2), in.query_BQHK.dim(3), in.key_BKHK.dim(1)));
+}
+
+bool has_aligned_rows(const Tensor& x) {
+  for (int i = 0; i < 3; ++i)
+    if (x.dim(i) > 1 && x.stride(i) % 8 != 0) return false;
+  return reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
+}
+
 void forward(const Tensor& y_BQHK, const Tensor& statistics_BHQ2, const AttentionInputs& in) {
   STMOE_CHECK(in.query_BQHK.dtype() != DType::f64, "attention: f64 runs on the CPU only");
-  materialised_forward(y_BQHK, statistics_BHQ2, in);
+  if (is_fused(in))
+    fused_forward(y_BQHK, statistics_BHQ2, in);
+  else
+    materialised_forward(y_BQHK, statistics_BHQ2, in);
 }
 
 void backward(const Tensor& dquery_BQHK, const Tensor& dkey_BKHK, const Tensor& dvalue_BKHK,
               const Tensor& dbias_HR, const Tensor& dy_BQHK, const Tensor& dlse_BHQ,
               const Tensor& y_BQHK, const Tensor& statistics_BHQ2, const AttentionInputs& in) {
   const Tensor delta = attention_delta(dy_BQHK, y_BQHK, dlse_BHQ);
-  materialised_backward(dquery_BQHK, dkey_BKHK, dvalue_BKHK, dbias_HR, dy_BQHK, delta,
-                        statistics_BHQ2, in);
+  if (!is_fused(in))
+    return materialised_backward(dquery_BQHK, dkey_BKHK, dvalue_BKHK, dbias_HR, dy_BQHK, delta,
+                                 statistics_BHQ2, in);
+  const Tensor dy = has_aligned_rows(dy_BQHK) ? dy_BQHK : dy_BQHK.clone();
+  const KeptBits bits = draw_kept_bits(in);
+  if (dkey_BKHK.defined() || dvalue_BKHK.defined())
+    fused_backward_keys(dkey_BKHK, dvalue_BKHK, dy, delta, statistics_BHQ2, in, bits.kept);
+  if (dquery_BQHK.defined() || dbias_HR.defined())
+    fused_backward_queries(dquery_BQHK, dbias_HR, dy, delta, statistics_BHQ2, in, bits.kept);
 }
 
 void lse(const Tensor& lse_BHQ, const Tensor& statistics_BHQ2) {
@@ -178,6 +205,14 @@ Tensor attention_delta(const Tensor& dy_BQHK, const Tensor& y_BQHK, const Tensor
   else
     run(float{});
   return delta;
+}
+
+bool is_fused_offered(const AttentionInputs& in) {
+  constexpr int64_t kMostRows = 4096;
+  const AttentionSizes n = attention_sizes(in);
+  return in.query_BQHK.dtype() == DType::bf16 && (n.width == 64 || n.width == 128) &&
+         n.queries <= kMostRows && n.keys <= kMostRows && has_aligned_rows(in.query_BQHK) &&
+         has_aligned_rows(in.key_BKHK) && has_aligned_rows(in.value_BKHK);
 }
 
 void sum_diagonals(const Tensor& dbias_HR, int64_t first_head, int64_t heads,

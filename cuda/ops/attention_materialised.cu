@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention with the scores of some heads at a time in memory, [heads, batch, queries, row] with
-// rows padded to 128 bytes (docs/design/cuda.md). Forward: S = Q K^T, weights P from S in place, y
-// = P V. Backward: S and dP = dy V^T again, then P and dS in their places, and three products. 13
-// passes over [B, H, Q, K] together; heads are taken by groups whose scores are at most kMostBytes,
-// so that memory does not grow with the number of heads. Products are the vendor library's.
+// rows padded to whole lines (docs/design/cuda.md). Forward: S = Q K^T in f32, weights P of the
+// inputs' type, y = P V. Backward: S again and dP = dy V^T in f32, then P and dS of the inputs'
+// type, and three products. In bf16 12 bytes move for a score forward and 26 backward. Heads are
+// taken by groups whose scores are at most kMostBytes, so that memory does not grow with the number
+// of heads. Products are the vendor library's.
 #include <vector>
 
+#include "cuda/device/vector.h"
 #include "cuda/device/warp.h"
 #include "cuda/ops/attention_parts.h"
 #include "cuda/runtime/launch.h"
@@ -15,7 +17,8 @@ namespace stmoe::gpu {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * kWarp;
-constexpr int64_t kMostBytes = int64_t{256} << 20;  // of one array of scores
+constexpr int kUnit = 8;  // neighbouring keys of a lane
+constexpr int64_t kMostBytes = int64_t{512} << 20;
 constexpr float kNone = -HUGE_VALF;
 
 // A group of heads.
@@ -25,33 +28,32 @@ struct Scores {
 };
 
 // One row of scores and what its query sees.
-template <class T>
 struct ScoreRow {
-  static constexpr int kPack = Pack<T>::kSize;
   int keys = 0, limit = 0;      // keys at or after `limit` are masked out
   const float* bias = nullptr;  // of key 0
   const int32_t* segments = nullptr;
   int32_t segment = 0;
   const uint32_t* kept = nullptr;
 
-  // Scores of keys [first, first + kPack) with bias; minus infinity where masked out.
-  STMOE_METHOD void masked(float* out, const Pack<T>& scores, int first) const {
-    for (int j = 0; j < kPack; ++j) {
+  // Adds the bias to the scores of keys [first, first + kUnit); minus infinity where masked out.
+  STMOE_METHOD void mask_scores(float* scores, int first) const {
+    STMOE_UNROLL
+    for (int j = 0; j < kUnit; ++j) {
       const int k = first + j;
       const bool sees = k < limit && (!segments || segments[k] == segment);
-      out[j] = !sees ? kNone : load_as(scores.values[j]) + (bias ? bias[k] : 0.0f);
+      scores[j] = !sees ? kNone : scores[j] + (bias ? bias[k] : 0.0f);
     }
   }
-  STMOE_METHOD bool keeps(int k) const {
-    return !kept || k >= keys || (kept[k / 32] >> (k % 32) & 1) != 0;
+  // A bit a key of [first, first + kUnit).
+  STMOE_METHOD uint32_t kept_bits(int first) const {
+    return kept && first < keys ? kept[first / 32] >> (first % 32) : ~uint32_t{0};
   }
 };
 
 // Of query q of head h (counted over all heads) and sequence b.
-template <class T>
-STMOE_DEVICE ScoreRow<T> row_of(const AttentionSizes& n, const AttentionMask& mask,
-                                const KeptWeights& kept, int64_t b, int64_t h, int64_t q) {
-  ScoreRow<T> row;
+STMOE_DEVICE ScoreRow row_of(const AttentionSizes& n, const AttentionMask& mask,
+                             const KeptWeights& kept, int64_t b, int64_t h, int64_t q) {
+  ScoreRow row;
   const int64_t position = q + mask.query_offset;
   row.keys = row.limit = static_cast<int>(n.keys);
   if (mask.is_causal && position + 1 < n.keys) row.limit = static_cast<int>(position + 1);
@@ -67,40 +69,42 @@ STMOE_DEVICE ScoreRow<T> row_of(const AttentionSizes& n, const AttentionMask& ma
   return row;
 }
 
-// A warp a row. Lane l has keys [8 l, 8 l + 8) (f32: 4) of every run of 256 (128): 16 bytes a load,
-// kEach keys in registers. Rows of up to 32 * kEach keys are read once and written once in place,
-// longer ones are read twice. 48 registers at kEach = 8, 56 at 16, 64 at 32 (nvcc 13, sm_90): 32
-// warps a multiprocessor. Bias and segments come through the first-level cache, element by element,
-// as diagonals have no alignment. What is written beyond the last key is padding of the row.
+// A warp a row. Lane l has keys [8 l, 8 l + 8) of every run of 256, kEach keys in registers: 16
+// bytes a load and store. Rows of up to 32 * kEach keys are read once, longer ones twice. `weights`
+// may be `scores` when T is f32. Bias and segments come through the first-level cache, element by
+// element, as diagonals have no alignment. What is written beyond the last key is padding.
 template <class T, int kEach>
-STMOE_KERNEL softmax_rows(T* scores, float* statistics, Scores s, AttentionMask mask,
-                          KeptWeights kept) {
-  constexpr int kPack = Pack<T>::kSize, kPacks = kEach / kPack;
-  constexpr int kPiece = kEach * kWarp;
+STMOE_KERNEL softmax_rows(T* weights, const float* scores, float* statistics, Scores s,
+                          AttentionMask mask, KeptWeights kept) {
+  constexpr int kUnits = kEach / kUnit, kPiece = kEach * kWarp;
   const int64_t index = block_index() * kWarps + warp_index();
   if (index < s.heads * s.n.batch * s.n.queries) {
     const int64_t q = index % s.n.queries, b = index / s.n.queries % s.n.batch;
     const int64_t h = s.first_head + index / s.n.queries / s.n.batch;
-    const ScoreRow<T> row = row_of<T>(s.n, mask, kept, b, h, q);
-    auto* packs = reinterpret_cast<Pack<T>*>(scores + index * s.row);
-    float x[kEach];
+    const ScoreRow row = row_of(s.n, mask, kept, b, h, q);
+    float x[kUnits][kUnit];
     const auto read = [&](int piece) {
-      for (int p = 0; p < kPacks; ++p) {
-        const int first = piece + (p * kWarp + lane_index()) * kPack;
-        Pack<T> pack{};
-        if (first < row.limit) pack = packs[first / kPack];
-        row.masked(x + p * kPack, pack, first);
+      STMOE_UNROLL
+      for (int u = 0; u < kUnits; ++u) {
+        const int first = piece + (u * kWarp + lane_index()) * kUnit;
+        if (first < row.limit) load_values<kUnit>(x[u], scores + index * s.row + first);
       }
+      STMOE_UNROLL
+      for (int u = 0; u < kUnits; ++u)
+        row.mask_scores(x[u], piece + (u * kWarp + lane_index()) * kUnit);
     };
     float most = kNone, total = 0, shift = 0;
     for (int piece = 0; piece < row.limit; piece += kPiece) {
       read(piece);
-      float high = most;
-      for (int i = 0; i < kEach; ++i) high = x[i] > high ? x[i] : high;
+      float high = most, sum = 0;
+      STMOE_UNROLL
+      for (int u = 0; u < kUnits; ++u)
+        for (float score : x[u]) high = score > high ? score : high;
       high = warp_max(high);
       shift = high == kNone ? 0.0f : high;
-      float sum = 0;
-      for (int i = 0; i < kEach; ++i) sum += x[i] = expf(x[i] - shift);
+      STMOE_UNROLL
+      for (int u = 0; u < kUnits; ++u)
+        for (float& score : x[u]) sum += score = expf(score - shift);
       total = total * expf(most - shift) + warp_sum(sum);
       most = high;
     }
@@ -113,17 +117,21 @@ STMOE_KERNEL softmax_rows(T* scores, float* statistics, Scores s, AttentionMask 
     for (int piece = 0; piece < row.keys; piece += kPiece) {
       if (row.limit > kPiece) {
         read(piece);
-        for (int i = 0; i < kEach; ++i) x[i] = expf(x[i] - shift);
+        STMOE_UNROLL
+        for (int u = 0; u < kUnits; ++u)
+          for (float& score : x[u]) score = expf(score - shift);
       }
-      for (int p = 0; p < kPacks; ++p) {
-        const int first = piece + (p * kWarp + lane_index()) * kPack;
+      STMOE_UNROLL
+      for (int u = 0; u < kUnits; ++u) {
+        const int first = piece + (u * kWarp + lane_index()) * kUnit;
         if (first >= row.keys) continue;
-        Pack<T> pack;
-        for (int j = 0; j < kPack; ++j) {
-          const bool is_on = first + j < row.limit && row.keeps(first + j);
-          store_as(pack.values[j], is_on ? x[p * kPack + j] * inverse * kept.scale : 0.0f);
+        const uint32_t bits = row.kept_bits(first);
+        STMOE_UNROLL
+        for (int j = 0; j < kUnit; ++j) {
+          const bool is_on = first + j < row.limit && (bits >> j & 1) != 0;
+          x[u][j] = is_on ? x[u][j] * inverse * kept.scale : 0.0f;
         }
-        packs[first / kPack] = pack;
+        store_values<kUnit>(weights + index * s.row + first, x[u]);
       }
     }
   }
@@ -135,56 +143,57 @@ struct GradientWork {
 
 // A warp has 32 * kEach keys of query q of head h and goes over a chunk of sequences in order: the
 // sum over them of each pair's dS stays in the lane that owns the pair, and is written once, in
-// f32. Reads S and dP, writes P (dropped out) and dS in their places: 16 bytes a lane and access.
-// 16 keys a lane: 16 sums and up to four packs in flight in 128 registers, 16 warps a
-// multiprocessor.
+// f32. Reads S and dP, writes P (dropped out) and dS, which may be in their places when T is f32.
+// 16 bytes a lane and access; 16 keys a lane.
 template <class T, int kEach>
-STMOE_KERNEL score_gradients(T* scores, T* dweights, float* partial, const float* statistics,
-                             const float* delta, Scores s, GradientWork work, AttentionMask mask,
-                             KeptWeights kept) {
-  constexpr int kPack = Pack<T>::kSize, kPacks = kEach / kPack;
+STMOE_KERNEL STMOE_BLOCKS(kThreads, 2)
+    score_gradients(T* weights, T* dscores, float* partial, const float* scores,
+                    const float* dweights, const float* statistics, const float* delta, Scores s,
+                    GradientWork work, AttentionMask mask, KeptWeights kept) {
+  constexpr int kUnits = kEach / kUnit;
   const int64_t index = block_index() * kWarps + warp_index();
   if (index < work.chunks * s.heads * s.n.queries * work.pieces) {
     const int64_t piece = index % work.pieces, q = index / work.pieces % s.n.queries;
     const int64_t of_chunk = index / work.pieces / s.n.queries;  // chunk * heads + head
     const int64_t head = of_chunk % s.heads, h = s.first_head + head;
     const int keys = static_cast<int>(s.n.keys);
-    const int first_key = static_cast<int>(piece) * kEach * kWarp + lane_index() * kPack;
+    const int first_key = static_cast<int>(piece) * kEach * kWarp + lane_index() * kUnit;
     const int64_t begin = of_chunk / s.heads * work.chunk;
     const int64_t end = begin + work.chunk < s.n.batch ? begin + work.chunk : s.n.batch;
-    float sums[kEach] = {};
+    float sums[kUnits][kUnit] = {};
     for (int64_t b = begin; b < end; ++b) {
-      const ScoreRow<T> row = row_of<T>(s.n, mask, kept, b, h, q);
+      const ScoreRow row = row_of(s.n, mask, kept, b, h, q);
       const int64_t place = (b * s.n.heads + h) * s.n.queries + q;
       const float most = statistics[2 * place], inverse = statistics[2 * place + 1];
       const float shift = delta[place];
       const int64_t at = ((head * s.n.batch + b) * s.n.queries + q) * s.row;
-      for (int p = 0; p < kPacks; ++p) {
-        const int first = first_key + p * kWarp * kPack;
+      STMOE_UNROLL
+      for (int u = 0; u < kUnits; ++u) {
+        const int first = first_key + u * kWarp * kUnit;
         if (first >= keys) continue;
-        auto& score = *reinterpret_cast<Pack<T>*>(scores + at + first);
-        auto& gradient = *reinterpret_cast<Pack<T>*>(dweights + at + first);
-        float x[kPack];
-        row.masked(x, score, first);
-        const Pack<T> dweight = gradient;
-        Pack<T> weights, dscores;
-        for (int j = 0; j < kPack; ++j) {
+        float x[kUnit], gradient[kUnit];
+        load_values<kUnit>(x, scores + at + first);
+        load_values<kUnit>(gradient, dweights + at + first);
+        row.mask_scores(x, first);
+        const uint32_t bits = row.kept_bits(first);
+        STMOE_UNROLL
+        for (int j = 0; j < kUnit; ++j) {
           const bool sees = x[j] != kNone;
-          const float keep = row.keeps(first + j) ? kept.scale : 0.0f;
+          const float keep = (bits >> j & 1) != 0 ? kept.scale : 0.0f;
           const float weight = sees ? expf(x[j] - most) * inverse : 0.0f;
-          const float dscore = sees ? weight * (load_as(dweight.values[j]) * keep - shift) : 0.0f;
-          sums[p * kPack + j] += dscore;
-          store_as(weights.values[j], weight * keep);
-          store_as(dscores.values[j], dscore);
+          gradient[j] = sees ? weight * (gradient[j] * keep - shift) : 0.0f;
+          sums[u][j] += gradient[j];
+          x[j] = weight * keep;
         }
-        score = weights;
-        gradient = dscores;
+        store_values<kUnit>(weights + at + first, x);
+        store_values<kUnit>(dscores + at + first, gradient);
       }
     }
     if (partial)
-      for (int i = 0; i < kEach; ++i) {
-        const int k = first_key + i / kPack * kWarp * kPack + i % kPack;
-        if (k < keys) partial[(of_chunk * s.n.queries + q) * s.row + k] = sums[i];
+      for (int u = 0; u < kUnits; ++u) {
+        const int first = first_key + u * kWarp * kUnit;
+        if (first < keys)
+          store_values<kUnit>(partial + (of_chunk * s.n.queries + q) * s.row + first, sums[u]);
       }
   }
 }
@@ -198,9 +207,8 @@ void visit_type(DType dtype, F&& f) {
     f(float{});
 }
 
-int64_t padded_row(int64_t keys, DType dtype) {
-  const int64_t line = 128 / static_cast<int64_t>(size_of(dtype)), pack = 16;
-  const int64_t step = keys >= line ? line : pack;
+int64_t padded_row(int64_t keys) {
+  const int64_t step = keys >= 64 ? 64 : kUnit;
   return (keys + step - 1) / step * step;
 }
 
@@ -208,17 +216,19 @@ int64_t padded_row(int64_t keys, DType dtype) {
 Scores scores_of(const AttentionInputs& in) {
   Scores s;
   s.n = attention_sizes(in);
-  s.row = padded_row(s.n.keys, in.query_BQHK.dtype());
-  const int64_t bytes =
-      s.n.batch * s.n.queries * s.row * static_cast<int64_t>(size_of(in.query_BQHK.dtype()));
+  s.row = padded_row(s.n.keys);
+  const int64_t bytes = s.n.batch * s.n.queries * s.row * static_cast<int64_t>(sizeof(float));
   s.heads = bytes == 0 ? s.n.heads : kMostBytes / bytes;
   s.heads = s.heads < 1 ? 1 : s.heads > s.n.heads ? s.n.heads : s.heads;
   return s;
 }
 
-Tensor empty_scores(const Scores& s, const AttentionInputs& in) {
-  return Tensor::empty({s.heads, s.n.batch, s.n.queries, s.row}, in.query_BQHK.dtype(),
-                       in.query_BQHK.device());
+Tensor empty_scores(const Scores& s, DType dtype, const AttentionInputs& in) {
+  return Tensor::empty({s.heads, s.n.batch, s.n.queries, s.row}, dtype, in.query_BQHK.device());
+}
+// Of the inputs' type; the f32 array itself when that is f32.
+Tensor empty_weights(const Scores& s, const Tensor& scores, const AttentionInputs& in) {
+  return in.query_BQHK.dtype() == DType::f32 ? scores : empty_scores(s, in.query_BQHK.dtype(), in);
 }
 
 // The group that begins at a head; the last may be smaller.
@@ -267,13 +277,13 @@ void multiply(const std::vector<MatrixView>& c, const std::vector<MatrixView>& a
   products(list);
 }
 
-void softmax(const Scores& s, const Tensor& scores, const Tensor& statistics,
+void softmax(const Scores& s, const Tensor& weights, const Tensor& scores, const Tensor& statistics,
              const AttentionMask& mask, const KeptWeights& kept) {
-  visit_type(scores.dtype(), [&](auto tag) {
+  visit_type(weights.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const auto run = [&](auto kernel) {
       launch(kernel, blocks_for(s.heads * s.n.batch * s.n.queries, kWarps), kThreads, 0,
-             scores.data<T>(), statistics.data<float>(), s, mask, kept);
+             weights.data<T>(), scores.data<float>(), statistics.data<float>(), s, mask, kept);
     };
     if (s.n.keys <= 256)
       run(softmax_rows<T, 8>);
@@ -304,29 +314,36 @@ struct Gradients {
   const Tensor &dquery, &dkey, &dvalue, &dbias, &dy, &delta, &statistics;
 };
 
-void group_backward(const Scores& s, const Tensor& scores, const Tensor& dweights,
-                    const Gradients& g, const AttentionInputs& in, const KeptWeights& kept) {
-  const auto s_views = score_views(s, scores), d_views = score_views(s, dweights);
-  multiply(s_views, views_of(s, in.query_BQHK), transposed(views_of(s, in.key_BKHK)));
-  multiply(d_views, views_of(s, g.dy), transposed(views_of(s, in.value_BKHK)));
+struct Temporaries {
+  Tensor scores, dweights;  // f32
+  Tensor weights, dscores;  // of the inputs' type
+};
+
+void group_backward(const Scores& s, const Temporaries& t, const Gradients& g,
+                    const AttentionInputs& in, const KeptWeights& kept) {
+  const auto weights = score_views(s, t.weights), dscores = score_views(s, t.dscores);
+  multiply(score_views(s, t.scores), views_of(s, in.query_BQHK),
+           transposed(views_of(s, in.key_BKHK)));
+  multiply(score_views(s, t.dweights), views_of(s, g.dy), transposed(views_of(s, in.value_BKHK)));
   const GradientWork work = work_of(s, g.dbias.defined());
   DiagonalSums sums{Tensor(), work.chunks, s.n.queries, 1, s.row};
   if (g.dbias.defined())
     sums.partial =
-        Tensor::empty({work.chunks, s.heads, s.n.queries, s.row}, DType::f32, scores.device());
-  visit_type(scores.dtype(), [&](auto tag) {
+        Tensor::empty({work.chunks, s.heads, s.n.queries, s.row}, DType::f32, t.scores.device());
+  visit_type(t.weights.dtype(), [&](auto tag) {
     using T = decltype(tag);
     launch(score_gradients<T, kKeysOfLane>,
            blocks_for(work.chunks * s.heads * s.n.queries * work.pieces, kWarps), kThreads, 0,
-           scores.data<T>(), dweights.data<T>(),
-           g.dbias.defined() ? sums.partial.data<float>() : nullptr, g.statistics.data<float>(),
-           g.delta.data<float>(), s, work, attention_mask(in), kept);
+           t.weights.data<T>(), t.dscores.data<T>(),
+           g.dbias.defined() ? sums.partial.data<float>() : nullptr, t.scores.data<float>(),
+           t.dweights.data<float>(), g.statistics.data<float>(), g.delta.data<float>(), s, work,
+           attention_mask(in), kept);
   });
   if (g.dbias.defined()) sum_diagonals(g.dbias, s.first_head, s.heads, sums, in);
-  if (g.dvalue.defined()) multiply(views_of(s, g.dvalue), transposed(s_views), views_of(s, g.dy));
-  if (g.dquery.defined()) multiply(views_of(s, g.dquery), d_views, views_of(s, in.key_BKHK));
+  if (g.dvalue.defined()) multiply(views_of(s, g.dvalue), transposed(weights), views_of(s, g.dy));
+  if (g.dquery.defined()) multiply(views_of(s, g.dquery), dscores, views_of(s, in.key_BKHK));
   if (g.dkey.defined())
-    multiply(views_of(s, g.dkey), transposed(d_views), views_of(s, in.query_BQHK));
+    multiply(views_of(s, g.dkey), transposed(dscores), views_of(s, in.query_BQHK));
 }
 
 }  // namespace
@@ -336,14 +353,14 @@ inline namespace STMOE_GPU_BUILD {
 void materialised_forward(const Tensor& y_BQHK, const Tensor& statistics_BHQ2,
                           const AttentionInputs& in) {
   const Scores all = scores_of(in);
-  const Tensor scores = empty_scores(all, in);
+  const Tensor scores = empty_scores(all, DType::f32, in), weights = empty_weights(all, scores, in);
   const KeptBits bits = draw_kept_bits(in);
   for (int64_t h = 0; h < all.n.heads; h += all.heads) {
     const Scores s = group_at(all, h);
-    const auto views = score_views(s, scores);
-    multiply(views, views_of(s, in.query_BQHK), transposed(views_of(s, in.key_BKHK)));
-    softmax(s, scores, statistics_BHQ2, attention_mask(in), bits.kept);
-    multiply(views_of(s, y_BQHK), views, views_of(s, in.value_BKHK));
+    multiply(score_views(s, scores), views_of(s, in.query_BQHK),
+             transposed(views_of(s, in.key_BKHK)));
+    softmax(s, weights, scores, statistics_BHQ2, attention_mask(in), bits.kept);
+    multiply(views_of(s, y_BQHK), score_views(s, weights), views_of(s, in.value_BKHK));
   }
 }
 
@@ -352,12 +369,15 @@ void materialised_backward(const Tensor& dquery_BQHK, const Tensor& dkey_BKHK,
                            const Tensor& delta_BHQ, const Tensor& statistics_BHQ2,
                            const AttentionInputs& in) {
   const Scores all = scores_of(in);
-  const Tensor scores = empty_scores(all, in), dweights = empty_scores(all, in);
+  const Tensor scores = empty_scores(all, DType::f32, in);
+  const Tensor dweights = empty_scores(all, DType::f32, in);
+  const Temporaries temporaries{scores, dweights, empty_weights(all, scores, in),
+                                empty_weights(all, dweights, in)};
   const KeptBits bits = draw_kept_bits(in);
   const Gradients gradients{dquery_BQHK, dkey_BKHK, dvalue_BKHK,    dbias_HR,
                             dy_BQHK,     delta_BHQ, statistics_BHQ2};
   for (int64_t h = 0; h < all.n.heads; h += all.heads)
-    group_backward(group_at(all, h), scores, dweights, gradients, in, bits.kept);
+    group_backward(group_at(all, h), temporaries, gradients, in, bits.kept);
 }
 
 }  // namespace STMOE_GPU_BUILD
