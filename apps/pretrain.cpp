@@ -9,8 +9,10 @@
 #include "lib/base/cpu_level.h"
 #include "lib/base/error.h"
 #include "lib/base/log.h"
+#include "lib/ops/product_tuning.h"
 #include "lib/plan/plan.h"
 #include "lib/train/benchmark.h"
+#include "lib/train/vocabulary_size.h"
 
 namespace stmoe {
 namespace {
@@ -23,7 +25,7 @@ struct Arguments {
   std::string resume = "auto";
   std::optional<std::string> profile;  // where the trace goes; empty: the default
   std::optional<std::string> machine;
-  bool print_recipe = false, is_plan = false, is_json = false;
+  bool print_recipe = false, is_plan = false, is_json = false, is_autotune = false;
 
   void define(Command& command) {
     command.add("recipe", &recipe, "The recipe, a YAML file", {.required = true});
@@ -53,6 +55,10 @@ struct Arguments {
     command.add("--machine", &machine,
                 "With --plan: for this GPU, which need not be here, instead of this machine",
                 {.one_of = machine_names()});
+    command.add("--autotune", &is_autotune,
+                "Time the GPU's algorithms for every matrix product of a step, keep the fastest in "
+                "the file that runs read them from (STMOE_ALGORITHMS, default "
+                "~/.cache/stmoe/algorithms.txt), and exit");
     command.add("--json", &is_json, "With --plan or --benchmark: the result as JSON");
     command.add("--print-recipe", &print_recipe,
                 "Print the whole recipe, defaults included, and exit");
@@ -68,14 +74,14 @@ struct Arguments {
     if (is_json && !benchmark && !is_plan)
       throw UsageError(
           "--json: goes with --plan or --benchmark; a run's numbers are in RUN/metrics.jsonl");
-    if (benchmark.has_value() + print_recipe + is_plan > 1)
-      throw UsageError("--benchmark, --plan and --print-recipe: give one of them");
+    if (benchmark.has_value() + print_recipe + is_plan + is_autotune > 1)
+      throw UsageError("--benchmark, --plan, --autotune and --print-recipe: give one of them");
     if (machine && !is_plan) throw UsageError("--machine: goes with --plan");
     if (ranks && !is_plan) throw UsageError("--ranks: goes with --plan");
     if (ranks && *ranks > 1)
       throw UsageError(format(
           "--ranks: {} asked for, but this version runs as one process; leave it out", *ranks));
-    if (!benchmark && !print_recipe && !is_plan && !output)
+    if (!benchmark && !print_recipe && !is_plan && !is_autotune && !output)
       throw UsageError("--output is missing: give the run directory");
   }
 };
@@ -103,6 +109,15 @@ void benchmark(const Recipe& recipe, const Arguments& arguments, const ProgramCo
   if (has_trace) write_trace(result.profile, *arguments.profile);
 }
 
+void autotune(const Recipe& recipe, const ProgramContext& context) {
+  if (context.device != Device::cuda)
+    throw UsageError(format("--autotune: is for a GPU, this run is on {} ({})",
+                            name_of(context.device), context.device_reason));
+  const Recipe sized = with_vocabulary_size(recipe, "--autotune");
+  const auto products = record_products([&] { plan_step(sized, context.device); });
+  std::fputs(kernels<ProductTuningKernels>(context.device).tune(products).c_str(), stdout);
+}
+
 void run(const Arguments& arguments, const ProgramContext& context) {
   arguments.check();
   const Recipe recipe = load_recipe(arguments.recipe, arguments.overrides);
@@ -119,6 +134,7 @@ void run(const Arguments& arguments, const ProgramContext& context) {
     std::fputs((arguments.is_json ? plan_json(plan) : plan_table(plan)).c_str(), stdout);
     return;
   }
+  if (arguments.is_autotune) return autotune(recipe, context);
   try {
     arguments.benchmark ? benchmark(recipe, arguments, context) : train(recipe, arguments, context);
   } catch (const OutOfMemoryError& error) {

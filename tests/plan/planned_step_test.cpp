@@ -10,6 +10,7 @@
 
 #include "lib/base/threads.h"
 #include "lib/moe/router.h"
+#include "lib/ops/product_tuning.h"
 #include "lib/ops/scratch.h"
 #include "lib/optim/gradients.h"
 #include "lib/train/memory_plan.h"
@@ -181,6 +182,26 @@ TEST_CASE("a plan of a model that no machine holds takes next to nothing", "[pla
   CHECK(planned.step > planned.weights);
   CHECK(planned.traffic > static_cast<double>(planned.weights));
   CHECK(peak_resident_bytes() - before < int64_t{64} << 20);
+}
+
+TEST_CASE("the products of a step on a GPU are known without one", "[plan]") {
+  const Recipe recipe = tiny_recipe("precision.compute=bf16");
+  const auto products = record_products([&] { plan_step(recipe, Device::cuda); });
+  // x [96, 16] of the encoder times wi [16, 24]: forward once, for dx and for dw in the backward
+  // pass.
+  const auto count = [&](int64_t m, int64_t k, int64_t n, DType result) {
+    int64_t sum = 0;
+    for (const RecordedProduct& one : products)
+      if (one.product.c.rows == m && one.product.a.cols == k && one.product.c.cols == n &&
+          one.product.c.dtype == result)
+        sum += one.count;
+    return sum;
+  };
+  CHECK(count(96, 16, 24, DType::bf16) > 0);
+  CHECK(count(96, 24, 16, DType::bf16) > 0);
+  CHECK(count(16, 96, 24, DType::f32) > 0);
+  CHECK(count(24, 96, 16, DType::f32) > 0);
+  CHECK(products.size() < 80);
 }
 
 }  // namespace stmoe::test
