@@ -18,12 +18,6 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// 53-bit uniform in (0, 1) from two words.
-double open_uniform(uint32_t high, uint32_t low) {
-  uint64_t bits = (uint64_t{high} << 32 | low) >> 11;
-  return (static_cast<double>(bits) + 0.5) * 0x1p-53;
-}
-
 // Inverse of the standard normal distribution function by bisection-free Newton steps from a
 // rational start (Abramowitz and Stegun 26.2.23, error < 4.5e-4; three Newton steps reach f64
 // precision on the range used).

@@ -53,6 +53,12 @@ constexpr float uniform_from_bits(uint32_t bits) {
   return static_cast<float>(bits >> 8) * 0x1p-24f;
 }
 
+// 53-bit uniform in (0, 1) from two words.
+constexpr double open_uniform(uint32_t high, uint32_t low) {
+  const uint64_t bits = (uint64_t{high} << 32 | low) >> 11;
+  return (static_cast<double>(bits) + 0.5) * 0x1p-53;
+}
+
 constexpr float random_uniform(RandomKey key, uint64_t index) {
   return uniform_from_bits(random_bits(key, index));
 }

@@ -18,7 +18,9 @@ OpCase make_case(int64_t groups, int64_t tokens, int64_t experts, bool is_masked
                        is_masked ? ", masked" : "");
   result.inputs = {{{groups * tokens, experts}, 0, 1}};
   result.dtypes = {DType::f64, DType::f32};
-  result.call = [=](const OpArguments& x) { return expert_selection_loss(x[0], groups, mask_N); };
+  result.call = [=](const OpArguments& x) {
+    return expert_selection_loss(x[0], groups, x.on_device(mask_N));
+  };
   // As it is written in Mesh TensorFlow: T * mean over tokens of a^2 * T_real.
   result.reference = [=](const OpValues& x) {
     double mean = 0;

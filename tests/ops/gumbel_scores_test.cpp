@@ -8,7 +8,7 @@
 #include "lib/base/threads.h"
 #include "lib/ops/top_k.h"
 #include "tests/ops/choices.h"
-#include "tests/support/close.h"
+#include "tests/support/op_case.h"
 
 namespace stmoe::test {
 namespace {
@@ -52,6 +52,25 @@ TEST_CASE("the largest of gumbel_scores is a sample of the softmax", "[ops][rout
     require_close(of(gumbel_scores(logits(dtype), 0.5, RandomKey{1}), 1, 0),
                   {1.0 / 30, 4.0 / 30, 25.0 / 30}, tolerance);
   }
+}
+
+TEST_CASE("gumbel_scores adds the negative logarithm of an exponential number", "[ops][router]") {
+  OpCase scores;
+  scores.name = "gumbel_scores";
+  scores.inputs = {{.shape = {70, 9}, .low = -3, .high = 3, .is_differentiable = false}};
+  scores.dtypes = {DType::f64, DType::f32};
+  scores.call = [](const OpArguments& x) {
+    return Var(gumbel_scores(x[0].value(), 0.5, RandomKey{4}, 11));
+  };
+  scores.reference = [](const OpValues& x) {
+    auto y = x[0];
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double u = random_uniform(RandomKey{4}, 99 + i);
+      y[i] = y[i] / 0.5 - std::log(-std::log(u + 0x1p-25));
+    }
+    return OpValues{y};
+  };
+  check_op(scores);
 }
 
 TEST_CASE("gumbel_scores draws by global index, whatever the threads", "[ops][router]") {

@@ -29,13 +29,31 @@ TEST_CASE("normal_noise is numbered globally", "[ops][router]") {
   set_num_threads(threads);
 }
 
+TEST_CASE("normal_noise is the same on a device", "[ops][router]") {
+  OpCase noise;
+  noise.name = "normal_noise";
+  noise.inputs = {{.shape = {}, .is_differentiable = false}};
+  noise.dtypes = {DType::f64, DType::f32};
+  noise.call = [](const OpArguments& x) {
+    return Var(normal_noise({70, 9}, x.dtype, RandomKey{4}, 7, x.device));
+  };
+  noise.reference = [](const OpValues&) {
+    OpValues y(1);
+    for (uint64_t i = 0; i < 630; ++i) y[0].push_back(random_normal(RandomKey{4}, 7 + i));
+    return y;
+  };
+  check_op(noise);
+}
+
 OpCase sums_case(int64_t tokens, int64_t k, int64_t experts, uint64_t missing) {
   const Tensor expert_NK = draw_choices(tokens, k, experts, missing);
   OpCase result;
   result.name = format("choice_sums {}x{} of {}", tokens, k, experts);
   result.inputs = {{{tokens, k}, 0, 1}};
   result.dtypes = {DType::f64, DType::f32};
-  result.call = [=](const OpArguments& x) { return choice_sums(x[0], expert_NK, experts); };
+  result.call = [=](const OpArguments& x) {
+    return choice_sums(x[0], x.on_device(expert_NK), experts);
+  };
   result.reference = [=](const OpValues& x) {
     OpValues y = {std::vector<double>(static_cast<size_t>(experts))};
     const auto expert = ints(expert_NK);
@@ -48,7 +66,7 @@ OpCase sums_case(int64_t tokens, int64_t k, int64_t experts, uint64_t missing) {
 
 TEST_CASE("choice_sums adds what each expert gets", "[ops][router]") {
   check_ops({sums_case(1, 1, 1, 0), sums_case(0, 2, 3, 0), sums_case(9, 2, 4, 3),
-             sums_case(700, 3, 8, 5)});
+             sums_case(700, 3, 8, 5), sums_case(900, 2, 300, 0)});
   REQUIRE_THROWS_WITH(
       choice_sums(Var(Tensor::zeros({1, 1}, DType::f32)), Tensor::from<int32_t>({1, 1}, {4}), 3),
       Catch::Contains("expert 4 of 3"));
@@ -71,7 +89,7 @@ OpCase cv_case(int64_t experts, double low, double high) {
 }
 
 TEST_CASE("cv_squared is the variance over the squared mean", "[ops][router]") {
-  check_ops({cv_case(1, 1, 2), cv_case(2, 0, 1), cv_case(64, 3, 9)});
+  check_ops({cv_case(1, 1, 2), cv_case(2, 0, 1), cv_case(64, 3, 9), cv_case(600, 3, 9)});
   REQUIRE(cv_squared(Var(Tensor::full({4}, DType::f32, 3.0))).value().item() == 0);
 }
 

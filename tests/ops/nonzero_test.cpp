@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "tests/support/close.h"
+
 namespace stmoe::test {
 
 TEST_CASE("a mask is 1 where an id is not 0", "[ops][nonzero]") {
@@ -12,6 +14,8 @@ TEST_CASE("a mask is 1 where an id is not 0", "[ops][nonzero]") {
   const auto values = mask.span<int32_t>();
   CHECK(std::vector<int32_t>(values.begin(), values.end()) ==
         std::vector<int32_t>{0, 1, 1, 1, 0, 0});
+  if (has_kernels(kernel_table<NonzeroKernels>, Device::emu))
+    require_same_bits(nonzero(ids.on(Device::emu)).on(Device::cpu), mask);
   // Of a view, in the order of its elements.
   const auto first = nonzero(ids.slice(1, 0, 1));
   CHECK(first.shape() == Shape{2, 1});
