@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies between views of any strides and element types, and fills. One element a thread; a thread
-// of a contiguous copy reads and writes neighbours' addresses, so that rows of a warp are whole
-// lines. Strided dimensions cost a division each: the ops use it for small tensors only.
+// Copies between views of any strides and element types, and fills. A thread has vectors of sixteen
+// bytes of the narrower type where rows of both views are made of them, else single elements; two
+// of them, a block's width apart, so that what a warp reads or writes at once are whole lines. Each
+// dimension of a strided view costs a division a vector.
+#include "cuda/device/vector.h"
 #include "cuda/runtime/launch.h"
 #include "lib/tensor/copy.h"
 
 namespace stmoe::gpu {
 namespace {
 
-constexpr int kThreads = 256, kMostDims = 5;
+constexpr int kThreads = 256, kHeld = 2, kMostDims = 5;
 
-// A view's dimensions, outermost first; 0 dimensions: contiguous.
+// A view's dimensions in vectors, outermost first, with strides in elements; 0 dimensions:
+// contiguous.
 struct Strides {
   int rank = 0;
   int64_t size[kMostDims] = {}, to[kMostDims] = {}, from[kMostDims] = {};
@@ -28,30 +31,56 @@ STMOE_DEVICE void convert(To& to, const From& from) {
     to = static_cast<To>(from);
 }
 
-// Reads and writes each element once.
-template <class To, class From>
-STMOE_KERNEL copy_elements(To* to, const From* from, int64_t count, Strides strides) {
-  const int64_t i = block_index() * block_threads() + thread_index();
-  if (i < count) {
-    int64_t to_at = i, from_at = i;
-    if (strides.rank > 0) {
-      to_at = from_at = 0;
-      int64_t rest = i;
-      for (int d = strides.rank - 1; d >= 0; --d) {
-        const int64_t place = rest % strides.size[d];
-        rest /= strides.size[d];
-        to_at += place * strides.to[d];
-        from_at += place * strides.from[d];
-      }
+// First elements of a vector in both views.
+struct Places {
+  int64_t to, from;
+};
+template <int V>
+STMOE_DEVICE Places places_of(int64_t unit, const Strides& strides) {
+  if (strides.rank == 0) return {unit * V, unit * V};
+  Places places = {0, 0};
+  STMOE_UNROLL
+  for (int d = kMostDims - 1; d >= 0; --d)
+    if (d < strides.rank) {
+      const int64_t rest = quotient(unit, strides.size[d]), place = unit - rest * strides.size[d];
+      places.to += place * strides.to[d];
+      places.from += place * strides.from[d];
+      unit = rest;
     }
-    convert(to[to_at], from[from_at]);
-  }
+  return places;
 }
 
-template <class T>
-STMOE_KERNEL fill_elements(T* to, int64_t count, double value) {
-  const int64_t i = block_index() * block_threads() + thread_index();
-  if (i < count) convert(to[i], value);
+// Reads and writes each element once.
+template <int V, class To, class From>
+STMOE_KERNEL copy_vectors(To* to, const From* from, int64_t units, Strides strides) {
+  const int64_t first = block_index() * kThreads * kHeld + thread_index();
+  Places places[kHeld];
+  Vector<From, V> read[kHeld];
+  STMOE_UNROLL
+  for (int j = 0; j < kHeld; ++j)
+    if (first + j * kThreads < units) {
+      places[j] = places_of<V>(first + j * kThreads, strides);
+      read[j] = load_vector<V>(from + places[j].from);
+    }
+  STMOE_UNROLL
+  for (int j = 0; j < kHeld; ++j)
+    if (first + j * kThreads < units) {
+      Vector<To, V> written;
+      STMOE_UNROLL
+      for (int i = 0; i < V; ++i) convert(written.values[i], read[j].values[i]);
+      store_vector(to + places[j].to, written);
+    }
+}
+
+template <int V, class T>
+STMOE_KERNEL fill_vectors(T* to, int64_t units, T value) {
+  const int64_t first = block_index() * kThreads * kHeld + thread_index();
+  Vector<T, V> vector;
+  STMOE_UNROLL
+  for (int i = 0; i < V; ++i) vector.values[i] = value;
+  STMOE_UNROLL
+  for (int j = 0; j < kHeld; ++j)
+    if (first + j * kThreads < units) store_vector(to + (first + j * kThreads) * V, vector);
 }
 
 template <class F>
@@ -68,26 +97,58 @@ void visit_element(DType dtype, F&& f) {
   }
 }
 
-Strides strides_of(const Tensor& to, const Tensor& from) {
+bool both_contiguous(const Tensor& a, const Tensor& b) {
+  return a.is_contiguous() && b.is_contiguous();
+}
+
+// Whether rows of V elements tile the view.
+bool is_tiled(const Tensor& view, int V) {
+  if (reinterpret_cast<uintptr_t>(view.raw()) % 16 != 0) return false;
+  for (int d = 0; d + 1 < view.rank(); ++d)
+    if (view.stride(d) % V != 0) return false;
+  return view.rank() > 0 && view.stride(-1) == 1 && view.dim(-1) % V == 0;
+}
+bool tiles_copy(const Tensor& to, const Tensor& from, int V) {
+  if (both_contiguous(to, from)) return tiles_rows(V, to.numel(), to.raw(), from.raw());
+  return is_tiled(to, V) && is_tiled(from, V);
+}
+
+Strides strides_of(const Tensor& to, const Tensor& from, int V) {
   Strides strides;
-  if (to.is_contiguous() && from.is_contiguous()) return strides;
+  if (both_contiguous(to, from)) return strides;
   STMOE_CHECK(to.rank() <= kMostDims, "copy: {} dimensions", to.rank());
   strides.rank = to.rank();
   for (int d = 0; d < to.rank(); ++d) {
-    strides.size[d] = to.dim(d);
-    strides.to[d] = to.stride(d);
-    strides.from[d] = from.stride(d);
+    const bool is_last = d + 1 == to.rank();
+    strides.size[d] = to.dim(d) / (is_last ? V : 1);
+    strides.to[d] = to.stride(d) * (is_last ? V : 1);
+    strides.from[d] = from.stride(d) * (is_last ? V : 1);
   }
   return strides;
 }
+
+// Elements of a vector: sixteen bytes of the narrower type; 1 for the unusual pairs of types.
+template <class To, class From>
+constexpr int kCopied = kDTypeOf<To> == kDTypeOf<From> ||
+                                (kDTypeOf<To> <= DType::bf16 && kDTypeOf<From> <= DType::bf16)
+                            ? std::max(kVectorOf<To>, kVectorOf<From>)
+                            : 1;
 
 void copy(const Tensor& to, const Tensor& from) {
   visit_element(to.dtype(), [&](auto to_tag) {
     using To = decltype(to_tag);
     visit_element(from.dtype(), [&](auto from_tag) {
       using From = decltype(from_tag);
-      launch(copy_elements<To, From>, blocks_for(to.numel(), kThreads), kThreads, 0, to.data<To>(),
-             from.data<From>(), to.numel(), strides_of(to, from));
+      const auto run = [&](auto v) {
+        constexpr int V = decltype(v)::value;
+        launch(copy_vectors<V, To, From>, blocks_for(to.numel() / V, kThreads * kHeld), kThreads, 0,
+               to.data<To>(), from.data<From>(), to.numel() / V, strides_of(to, from, V));
+      };
+      constexpr int V = kCopied<To, From>;
+      if (tiles_copy(to, from, V))
+        run(std::integral_constant<int, V>{});
+      else
+        run(std::integral_constant<int, 1>{});
     });
   });
 }
@@ -95,8 +156,11 @@ void copy(const Tensor& to, const Tensor& from) {
 void fill(const Tensor& to, double value) {
   visit_element(to.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    launch(fill_elements<T>, blocks_for(to.numel(), kThreads), kThreads, 0, to.data<T>(),
-           to.numel(), value);
+    visit_vector<T>(tiles_rows(kVectorOf<T>, to.numel(), to.raw()), [&](auto v) {
+      constexpr int V = decltype(v)::value;
+      launch(fill_vectors<V, T>, blocks_for(to.numel() / V, kThreads * kHeld), kThreads, 0,
+             to.data<T>(), to.numel() / V, static_cast<T>(value));
+    });
   });
 }
 
