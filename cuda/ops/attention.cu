@@ -71,29 +71,40 @@ STMOE_KERNEL lse_of_rows(float* lse, const float* statistics, int64_t count) {
 }
 
 struct SumShape {
-  int64_t chunks, heads, tiles, tile_rows, length, keys;
+  int64_t heads, length;
+  int rows, tiles, tile_rows, width;  // rows: chunks * tiles; width: elements of a row in use
 };
 
-// A block has 32 neighbouring relative positions of a head, a lane each; its 8 warps take every
-// eighth row of partial sums, and their sums are added in order. Neighbouring positions lie side by
-// side in a row: 128 bytes a warp and load, each partial sum is read once.
+constexpr int kSumThreads = 1024, kSumWarps = kSumThreads / kWarp;
+
+// A block has 32 neighbouring relative positions of a head, a lane each; its 32 warps take every
+// 32nd row of partial sums, four loads in flight, and their sums are added in order. Neighbouring
+// positions lie side by side in a row: 128 bytes a warp and load, each partial sum is read once.
 STMOE_KERNEL add_diagonals(float* dbias, const float* partial, SumShape n, int64_t num_relative,
                            int64_t first_relative, int64_t query_offset) {
-  STMOE_SHARED(float, sums, kThreads);
+  constexpr int kLoads = 4;
+  STMOE_SHARED(float, sums, kSumThreads);
   const int64_t r = block_index() * kWarp + lane_index(), h = block_index_y();
-  const int64_t relative = first_relative + r;
+  // Of the first tile; each further one has it tile_rows later.
+  const int64_t first_at = first_relative + r + n.tile_rows - 1 + query_offset;
   float sum = 0;
-  if (r < num_relative)
-    for (int64_t row = warp_index(); row < n.chunks * n.tiles; row += kThreads / kWarp) {
-      const int64_t tile = row % n.tiles, chunk = row / n.tiles;
-      const int64_t at = relative + (tile + 1) * n.tile_rows - 1 + query_offset;
-      if (0 <= at && at < n.keys + n.tile_rows - 1)
-        sum += partial[((chunk * n.heads + h) * n.tiles + tile) * n.length + at];
+  for (int begin = warp_index(); begin < n.rows; begin += kLoads * kSumWarps) {
+    float values[kLoads];
+    STMOE_UNROLL
+    for (int i = 0; i < kLoads; ++i) {
+      const int row = begin + i * kSumWarps, chunk = row / n.tiles, tile = row % n.tiles;
+      const int64_t at = first_at + tile * n.tile_rows;
+      const bool has_value = row < n.rows && r < num_relative && 0 <= at && at < n.width;
+      values[i] =
+          has_value ? partial[((chunk * n.heads + h) * n.tiles + tile) * n.length + at] : 0.0f;
     }
+    STMOE_UNROLL
+    for (int i = 0; i < kLoads; ++i) sum += values[i];
+  }
   sums[thread_index()] = sum;
   STMOE_SYNC_THREADS();
   if (warp_index() == 0 && r < num_relative) {
-    for (int w = 1; w < kThreads / kWarp; ++w) sum += sums[w * kWarp + lane_index()];
+    for (int w = 1; w < kSumWarps; ++w) sum += sums[w * kWarp + lane_index()];
     dbias[h * num_relative + r] = sum;
   }
 }
@@ -103,7 +114,7 @@ bool is_fused(const AttentionInputs& in) {
   if (is_fused_offered(in)) return true;
   if (in.options.method == AttentionMethod::automatic) return false;
   throw UsageError(
-      format("fused attention needs bf16, a d_kv of 64 or 128, and at most 4096 queries and keys; "
+      format("fused attention needs bf16, a d_kv of 64 or 128, and at most 8192 queries and keys; "
              "the query is {} [{}, {}, {}, {}], and there are {} keys; take auto or materialised",
              std::string(name_of(in.query_BQHK.dtype())), in.query_BQHK.dim(0),
              in.query_BQHK.dim(1), in.query_BQHK.dim(2), in.query_BQHK.dim(3), in.key_BKHK.dim(1)));
@@ -208,20 +219,25 @@ Tensor attention_delta(const Tensor& dy_BQHK, const Tensor& y_BQHK, const Tensor
 }
 
 bool is_fused_offered(const AttentionInputs& in) {
-  constexpr int64_t kMostRows = 4096;
   const AttentionSizes n = attention_sizes(in);
   return in.query_BQHK.dtype() == DType::bf16 && (n.width == 64 || n.width == 128) &&
-         n.queries <= kMostRows && n.keys <= kMostRows && has_aligned_rows(in.query_BQHK) &&
-         has_aligned_rows(in.key_BKHK) && has_aligned_rows(in.value_BKHK);
+         n.queries <= kMostFusedRows && n.keys <= kMostFusedRows &&
+         has_aligned_rows(in.query_BQHK) && has_aligned_rows(in.key_BKHK) &&
+         has_aligned_rows(in.value_BKHK);
 }
 
 void sum_diagonals(const Tensor& dbias_HR, int64_t first_head, int64_t heads,
                    const DiagonalSums& sums, const AttentionInputs& in) {
   const AttentionSizes n = attention_sizes(in);
   const int64_t num_relative = dbias_HR.dim(1);
-  const SumShape shape{sums.chunks, heads, sums.tiles, sums.tile_rows, sums.length, n.keys};
+  const SumShape shape{heads,
+                       sums.length,
+                       static_cast<int>(sums.chunks * sums.tiles),
+                       static_cast<int>(sums.tiles),
+                       static_cast<int>(sums.tile_rows),
+                       static_cast<int>(n.keys + sums.tile_rows - 1)};
   const Grid grid{(num_relative + kWarp - 1) / kWarp, heads};
-  launch(add_diagonals, grid, kThreads, 0, dbias_HR.data<float>() + first_head * num_relative,
+  launch(add_diagonals, grid, kSumThreads, 0, dbias_HR.data<float>() + first_head * num_relative,
          sums.partial.data<float>(), shape, num_relative, in.first_relative,
          in.options.query_offset);
 }

@@ -14,7 +14,7 @@ struct ForwardShape {
   static constexpr int kTileElements = kTile * (D + 8);
 
   // Queries; keys and values of two tiles; bias, segments and dropout bits of all keys.
-  static size_t bytes(int keys) {
+  static constexpr size_t bytes(int keys) {
     const auto padded = static_cast<size_t>(round_to_tile(keys));
     return (kRows * (D + 8) + 4 * kTileElements) * sizeof(bf16) +
            (padded + kRows + padded + padded / 32 + kWarp) * sizeof(float);
@@ -33,18 +33,17 @@ struct ForwardRows {
   FragmentA query[D / 16];
   FragmentC sums[D / 8] = {};
   float most[2] = {kMasked, kMasked}, total[2] = {};  // of the lane's columns
-  const uint32_t* kept[2] = {};                       // when each weight has its own
-  int words = 0;
 
+  // `own_bits` null: no dropout, or the same for all queries.
   STMOE_METHOD void add_tile(const bf16* keys, const bf16* values, int first, const float* bias,
-                             const int* segments) {
+                             const int* segments, const uint32_t* own_bits, int words) {
     FragmentC scores[kTile / 8] = {};
     add_dots<D>(scores, query, keys);
     add_bias(scores, bias);
     rows.mask_scores(scores, first, segments);
     STMOE_UNROLL
     for (int r = 0; r < 2; ++r) to_weights(scores, r);
-    if (kept[0]) drop(scores, first);
+    if (own_bits) drop(scores, own_bits, words, first);
     add_weighted<D>(sums, scores, values);
   }
 
@@ -77,12 +76,15 @@ struct ForwardRows {
     }
   }
 
-  STMOE_METHOD void drop(FragmentC (&weights)[kTile / 8], int first) const {
+  STMOE_METHOD void drop(FragmentC (&weights)[kTile / 8], const uint32_t* own_bits, int words,
+                         int first) const {
     STMOE_UNROLL
     for (int r = 0; r < 2; ++r) {
       uint32_t bits[2];
       STMOE_UNROLL
-      for (int i = 0; i < 2; ++i) bits[i] = first / 32 + i < words ? kept[r][first / 32 + i] : 0;
+      for (int i = 0; i < 2; ++i)
+        bits[i] =
+            first / 32 + i < words ? own_bits[int64_t{rows.query[r]} * words + first / 32 + i] : 0;
       STMOE_UNROLL
       for (int n = 0; n < kTile / 8; ++n) {
         STMOE_UNROLL
@@ -116,9 +118,10 @@ struct ForwardRows {
 // A block has kRows queries of one head of one sequence, a warp 16 of them; blocks of a head are
 // neighbours, so that its keys and values are read from memory once and then from the second-level
 // cache (Q / kRows times 4 D bytes a key). Two tiles of keys and values: one arrives while the
-// other is used. d_kv 64: 8 warps, two blocks a multiprocessor at 128 registers, 60 KB at 512 keys;
-// a tile costs a warp 64 mma, 32 ldmatrix and about 350 other instructions. d_kv 128: 4 warps, two
-// blocks at 255 registers, 92 KB.
+// other is used. d_kv 64: 8 warps, two blocks a multiprocessor at 128 registers (nvcc 13 keeps
+// about ten words in local memory), 60 KB at 512 keys; a tile costs a warp 64 mma, 32 ldmatrix and
+// about 500 other instructions, 300 more where something is masked. d_kv 128: 4 warps, two blocks
+// at 244 registers, 92 KB.
 template <int D>
 STMOE_KERNEL STMOE_BLOCKS(ForwardShape<D>::kThreads, 2) attend(FusedInputs in, ForwardOutputs out) {
   using Shape = ForwardShape<D>;
@@ -162,11 +165,7 @@ STMOE_KERNEL STMOE_BLOCKS(ForwardShape<D>::kThreads, 2) attend(FusedInputs in, F
   bf16* const own_rows = queries + 16 * warp_index() * (D + 8);
   ForwardRows<D> warp;
   warp.rows.begin(in.n, in.mask, b, warp_first);
-  if (in.kept.words && !in.kept.is_shared) {
-    warp.words = static_cast<int>(in.kept.words_per_row);
-    for (int r = 0; r < 2; ++r)
-      warp.kept[r] = in.kept.words + (head * in.n.queries + warp.rows.query[r]) * warp.words;
-  }
+  const bool drops_pairs = in.kept.words != nullptr && !in.kept.is_shared;
   const float* own_bias =
       bias + kRows - 1 - 16 * warp_index() - lane_index() / 4 + lane_index() % 4 * 2;
   const int first_tile = range.begin / kTile, last_tile = (range.end + kTile - 1) / kTile;
@@ -187,9 +186,11 @@ STMOE_KERNEL STMOE_BLOCKS(ForwardShape<D>::kThreads, 2) attend(FusedInputs in, F
       }
       const bf16* keys = tiles + 2 * stage * Shape::kTileElements;
       if (warp.rows.is_used && tile * kTile < warp.rows.most_limit)
-        warp.add_tile(keys, keys + Shape::kTileElements, tile * kTile,
-                      has_bias ? own_bias + tile * kTile : nullptr,
-                      has_segments ? segments : nullptr);
+        warp.add_tile(
+            keys, keys + Shape::kTileElements, tile * kTile,
+            has_bias ? own_bias + tile * kTile : nullptr, has_segments ? segments : nullptr,
+            drops_pairs ? in.kept.words + head * in.n.queries * in.kept.words_per_row : nullptr,
+            static_cast<int>(in.kept.words_per_row));
       STMOE_SYNC_THREADS();
     }
   }
@@ -198,6 +199,7 @@ STMOE_KERNEL STMOE_BLOCKS(ForwardShape<D>::kThreads, 2) attend(FusedInputs in, F
 
 template <int D>
 void run(const FusedInputs& in, const ForwardOutputs& out) {
+  static_assert(ForwardShape<D>::bytes(kMostFusedRows) <= kMostSharedBytes);
   using Shape = ForwardShape<D>;
   const int64_t blocks = (in.n.queries + Shape::kRows - 1) / Shape::kRows;
   launch(attend<D>, Grid{blocks * in.n.batch * in.n.heads, 1}, Shape::kThreads,

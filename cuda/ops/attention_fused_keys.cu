@@ -16,7 +16,7 @@ struct KeysShape {
   static constexpr int kTileElements = kQueries * (D + 8);
 
   // Keys and values; queries and dy of two tiles; bias, segments, lse and delta of all queries.
-  static size_t bytes(int queries) {
+  static constexpr size_t bytes(int queries) {
     const auto padded = static_cast<size_t>(round_to_tile(queries));
     return (2 * kRows * (D + 8) + 4 * kTileElements) * sizeof(bf16) +
            (padded + kRows + 3 * padded + kWarp) * sizeof(float);
@@ -32,7 +32,7 @@ struct KeyGradients {
 struct QueryValues {
   const float *lse2, *delta;
   const int* segments;   // null: none
-  const uint32_t* kept;  // of the head, when each weight has its own; null otherwise
+  const uint32_t* kept;  // of the head, when each weight has its own
   int64_t words = 0;
   int queries = 0;
 };
@@ -76,7 +76,7 @@ struct KeyRows {
   }
 };
 
-template <int D>
+template <int D, bool kDropsPairs>
 struct GradientRows {
   KeyRows rows;
   FragmentC dkey[D / 8] = {}, dvalue[D / 8] = {};
@@ -90,31 +90,47 @@ struct GradientRows {
     add_dots<D>(weights, keys, queries);
     add_dots<D>(dscores, values, dys);
     add_bias(weights, bias);
-    const bool is_plain = rows.are_seen_by_all(first, kPart, all.segments);
+    mask_scores(weights, first, all.segments);
     STMOE_UNROLL
     for (int n = 0; n < kPart / 8; ++n) {
+      const int q = first + 8 * n + lane_index() % 4 * 2;
+      const auto lse2 = load_vector<2>(all.lse2 + q), delta = load_vector<2>(all.delta + q);
       STMOE_UNROLL
       for (int e = 0; e < 2; ++e) {
-        const int q = first + 8 * n + lane_index() % 4 * 2 + e;
-        const float lse2 = all.lse2[q], delta = all.delta[q];
-        const int id = !is_plain && all.segments ? all.segments[q] : 0;
         uint32_t word = ~uint32_t{0};
-        if (all.kept && q < all.queries) word = all.kept[q * all.words + first_key / 32];
+        if (kDropsPairs && q + e < all.queries)
+          word = all.kept[(q + e) * all.words + first_key / 32] >> (first_key % 32);
         STMOE_UNROLL
         for (int r = 0; r < 2; ++r) {
           float& weight = weights[n].r[2 * r + e];
           float& gradient = dscores[n].r[2 * r + e];
-          const bool sees =
-              is_plain || (q >= rows.least[r] && (!all.segments || id == rows.segment[r]));
-          const float p = sees ? fast_exp2(weight - lse2) : 0.0f;
-          const bool is_kept = (word >> (first_key % 32 + lane_index() / 4 + 8 * r) & 1) != 0;
-          gradient = p * ((is_kept ? gradient * scale : 0.0f) - delta);
+          const bool is_kept = (word >> (lane_index() / 4 + 8 * r) & 1) != 0;
+          const float p = fast_exp2(weight - lse2.values[e]);
+          gradient = p * ((is_kept ? gradient * scale : 0.0f) - delta.values[e]);
           weight = is_kept ? p : 0.0f;
         }
       }
     }
     add_weighted<D>(dvalue, weights, dys);
     add_weighted<D>(dkey, dscores, queries);
+  }
+
+  STMOE_METHOD void mask_scores(FragmentC (&scores)[kPart / 8], int first,
+                                const int* segments) const {
+    if (rows.are_seen_by_all(first, kPart, segments)) return;
+    STMOE_UNROLL
+    for (int n = 0; n < kPart / 8; ++n) {
+      const int q = first + 8 * n + lane_index() % 4 * 2;
+      Vector<int, 2> ids{};
+      if (segments) ids = load_vector<2>(segments + q);
+      STMOE_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        STMOE_UNROLL
+        for (int r = 0; r < 2; ++r)
+          if (q + e < rows.least[r] || ids.values[e] != rows.segment[r])
+            scores[n].r[2 * r + e] = kMasked;
+      }
+    }
   }
 };
 
@@ -124,7 +140,7 @@ struct GradientRows {
 // that at 128. A key's sums are one warp's, in the order of the queries. Three blocks a
 // multiprocessor at 168 registers and 63 KB (d_kv 64, 512 queries); two at 255 registers and 78 KB
 // (d_kv 128).
-template <int D>
+template <int D, bool kDropsPairs>
 STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
     key_gradients(FusedInputs in, KeyGradients out) {
   using Shape = KeysShape<D>;
@@ -169,16 +185,15 @@ STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
                                      tile * kQueries, is_query);
   };
   const int own = 16 * warp_index();
-  GradientRows<D> warp;
+  GradientRows<D, kDropsPairs> warp;
   warp.rows.begin(in.n, in.mask, b, first + own);
-  const QueryValues all{lse2,
-                        delta,
-                        has_segments ? segments : nullptr,
-                        in.kept.words && !in.kept.is_shared
-                            ? in.kept.words + head * in.n.queries * in.kept.words_per_row
-                            : nullptr,
-                        in.kept.words_per_row,
-                        in.n.queries};
+  const QueryValues all{
+      lse2,
+      delta,
+      has_segments ? segments : nullptr,
+      kDropsPairs ? in.kept.words + head * in.n.queries * in.kept.words_per_row : nullptr,
+      in.kept.words_per_row,
+      in.n.queries};
   const float* own_bias = bias + kRows - 1 - own - lane_index() / 4 + lane_index() % 4 * 2;
   if (range.begin < range.end) {
     const int first_tile = range.begin / kQueries;
@@ -221,10 +236,11 @@ STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
   }
 }
 
-template <int D>
+template <int D, bool kDropsPairs>
 void run(const FusedInputs& in, const KeyGradients& out) {
+  static_assert(KeysShape<D>::bytes(kMostFusedRows) <= kMostSharedBytes);
   const int64_t blocks = (in.n.keys + kRows - 1) / kRows;
-  launch(key_gradients<D>, Grid{blocks * in.n.batch * in.n.heads, 1}, kThreads,
+  launch(key_gradients<D, kDropsPairs>, Grid{blocks * in.n.batch * in.n.heads, 1}, kThreads,
          KeysShape<D>::bytes(in.n.queries), in, out);
 }
 
@@ -236,10 +252,11 @@ void fused_backward_keys(const Tensor& dkey_BKHK, const Tensor& dvalue_BKHK, con
   const FusedInputs inputs = fused_inputs(in, kept);
   const KeyGradients out{head_tensor(dy_BQHK), head_tensor(dkey_BKHK), head_tensor(dvalue_BKHK),
                          statistics_BHQ2.data<float>(), delta_BHQ.data<float>()};
+  const bool drops_pairs = kept.words != nullptr && !kept.is_shared;
   if (in.query_BQHK.dim(3) == 64)
-    run<64>(inputs, out);
+    drops_pairs ? run<64, true>(inputs, out) : run<64, false>(inputs, out);
   else
-    run<128>(inputs, out);
+    drops_pairs ? run<128, true>(inputs, out) : run<128, false>(inputs, out);
 }
 
 }  // namespace STMOE_GPU_BUILD

@@ -20,7 +20,7 @@ struct QueriesShape {
   static constexpr int kTileElements = kKeys * (D + 8), kPieces = kParts * kWarps;
 
   // Queries and dy; keys and values of two tiles; bias, segments and sums of diagonals of all keys.
-  static size_t bytes(int keys, bool has_dbias) {
+  static constexpr size_t bytes(int keys, bool has_dbias) {
     const auto padded = static_cast<size_t>(round_to_tile(keys));
     const size_t sums = has_dbias ? padded + kRows + kPieces * kPiece + kPieces : 0;
     return (2 * kRows * (D + 8) + 4 * kTileElements) * sizeof(bf16) +
@@ -35,25 +35,22 @@ struct QueryGradients {
   int64_t length;
 };
 
-template <int D>
+template <int D, bool kDropsPairs>
 struct GradientRows {
   QueryRows rows;
   FragmentC dquery[D / 8] = {};
   float lse2[2], delta[2], scale = 1;
-  const uint32_t* kept[2] = {};  // when each weight has its own
-  int words = 0;
+  int64_t row[2];  // of statistics and dropout bits
 
   STMOE_METHOD void begin(const FusedInputs& in, const QueryGradients& g, int64_t head, int64_t b,
                           int first) {
     rows.begin(in.n, in.mask, b, first);
     scale = in.kept.scale;
-    words = static_cast<int>(in.kept.words_per_row);
     for (int r = 0; r < 2; ++r) {
-      const int64_t at = head * in.n.queries + rows.query[r];
+      row[r] = head * in.n.queries + rows.query[r];
       const bool is_row = first + lane_index() / 4 + 8 * r < in.n.queries;
-      lse2[r] = is_row ? lse2_of(g.statistics + 2 * at) : HUGE_VALF;
-      delta[r] = is_row ? g.delta[at] : 0.0f;
-      if (in.kept.words && !in.kept.is_shared) kept[r] = in.kept.words + at * words;
+      lse2[r] = is_row ? lse2_of(g.statistics + 2 * row[r]) : HUGE_VALF;
+      delta[r] = is_row ? g.delta[row[r]] : 0.0f;
     }
   }
 
@@ -61,7 +58,7 @@ struct GradientRows {
   // are the warp's own rows.
   STMOE_METHOD void add_part(const bf16* queries, const bf16* dys, const bf16* keys,
                              const bf16* values, int first, const float* bias, const int* segments,
-                             float* piece) {
+                             const KeptWeights& kept, float* piece) {
     FragmentC scores[kPart / 8] = {}, dscores[kPart / 8] = {};
     add_dots<D>(scores, queries, keys);
     add_dots<D>(dscores, dys, values);
@@ -70,7 +67,8 @@ struct GradientRows {
     STMOE_UNROLL
     for (int r = 0; r < 2; ++r) {
       uint32_t bits[1] = {~uint32_t{0}};
-      if (kept[0]) bits[0] = first / 32 < words ? kept[r][first / 32] : 0;
+      if (kDropsPairs && first / 32 < kept.words_per_row)
+        bits[0] = kept.words[row[r] * kept.words_per_row + first / 32];
       STMOE_UNROLL
       for (int n = 0; n < kPart / 8; ++n) {
         STMOE_UNROLL
@@ -124,7 +122,7 @@ STMOE_DEVICE void add_pieces(float* sums, const float* pieces, const int* is_fil
 // about 60 shared-memory accesses for them (20 stores without conflict, 24 to 64 loads), no
 // atomics: one partial sum per diagonal and block goes to memory. Three blocks a multiprocessor at
 // 168 registers and 73 KB (d_kv 64, 512 keys); two at 255 registers and 82 KB (d_kv 128).
-template <int D>
+template <int D, bool kDropsPairs>
 STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
     query_gradients(FusedInputs in, QueryGradients out) {
   using Shape = QueriesShape<D>;
@@ -168,7 +166,7 @@ STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
         [&](int k) { return is_key(k) && (!kept || (kept[k / 32] >> k % 32 & 1) != 0); });
   };
   const int own = 16 * warp_index();
-  GradientRows<D> warp;
+  GradientRows<D, kDropsPairs> warp;
   warp.begin(in, out, head, b, first + own);
   const float* own_bias = bias + kRows - 1 - own - lane_index() / 4 + lane_index() % 4 * 2;
   if (range.begin < range.end) {
@@ -192,7 +190,7 @@ STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
         const bf16* keys = tiles + 2 * stage * Shape::kTileElements + part * kPart * (D + 8);
         warp.add_part(queries + own * (D + 8), dys + own * (D + 8), keys,
                       keys + Shape::kTileElements, key, has_bias ? own_bias + key : nullptr,
-                      has_segments ? segments : nullptr,
+                      has_segments ? segments : nullptr, in.kept,
                       has_dbias ? pieces + piece * kPiece : nullptr);
       }
       STMOE_SYNC_THREADS();
@@ -208,10 +206,11 @@ STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
       out.partial[block_index() * out.length + i] = sums[i];
 }
 
-template <int D>
+template <int D, bool kDropsPairs>
 void run(const FusedInputs& in, const QueryGradients& out) {
+  static_assert(QueriesShape<D>::bytes(kMostFusedRows, true) <= kMostSharedBytes);
   const int64_t blocks = (in.n.queries + kRows - 1) / kRows;
-  launch(query_gradients<D>, Grid{blocks * in.n.batch * in.n.heads, 1}, kThreads,
+  launch(query_gradients<D, kDropsPairs>, Grid{blocks * in.n.batch * in.n.heads, 1}, kThreads,
          QueriesShape<D>::bytes(in.n.keys, out.partial != nullptr), in, out);
 }
 
@@ -236,10 +235,11 @@ void fused_backward_queries(const Tensor& dquery_BQHK, const Tensor& dbias_HR,
                                  dy_BQHK.device());
     out.partial = sums.partial.data<float>();
   }
+  const bool drops_pairs = kept.words != nullptr && !kept.is_shared;
   if (in.query_BQHK.dim(3) == 64)
-    run<64>(inputs, out);
+    drops_pairs ? run<64, true>(inputs, out) : run<64, false>(inputs, out);
   else
-    run<128>(inputs, out);
+    drops_pairs ? run<128, true>(inputs, out) : run<128, false>(inputs, out);
   if (dbias_HR.defined()) sum_diagonals(dbias_HR, 0, n.heads, sums, in);
 }
 

@@ -68,7 +68,9 @@ void materialised_backward(const Tensor& dquery_BQHK, const Tensor& dkey_BKHK,
                            const Tensor& delta_BHQ, const Tensor& statistics_BHQ2,
                            const AttentionInputs& in);
 
-// bf16, d_kv 64 or 128, up to 4096 queries and keys, rows of heads at multiples of 16 bytes.
+inline constexpr int kMostFusedRows = 8192;
+// bf16, d_kv 64 or 128, up to kMostFusedRows queries and keys, rows of heads at multiples of 16
+// bytes.
 bool is_fused_offered(const AttentionInputs& in);
 void fused_forward(const Tensor& y_BQHK, const Tensor& statistics_BHQ2, const AttentionInputs& in);
 // The gradients of queries and bias, and those of keys and values; what is undefined is not wanted.

@@ -9,6 +9,7 @@
 #include "cuda/device/async_copy.h"
 #include "cuda/device/math.h"
 #include "cuda/device/mma.h"
+#include "cuda/device/vector.h"
 #include "cuda/ops/attention_parts.h"
 
 namespace stmoe::gpu {
@@ -43,6 +44,9 @@ struct FusedInputs {
   AttentionMask mask;
   KeptWeights kept;
 };
+
+// What an H100 gives a block; kernels need room for values of the most rows.
+inline constexpr size_t kMostSharedBytes = 227 << 10;
 
 constexpr int round_to_tile(int rows) { return (rows + kTile - 1) / kTile * kTile; }
 
@@ -183,16 +187,18 @@ STMOE_DEVICE void load_bias(float* to, int count, const AttentionMask& mask, int
 // e; its second row, 8 further, has that of 8 columns before.
 template <int N>
 STMOE_DEVICE void add_bias(FragmentC (&scores)[N], const float* bias) {
-  float before[2] = {};
-  if (bias) {
-    before[0] = bias[-8];
-    before[1] = bias[-7];
+  if (!bias) {
+    STMOE_UNROLL
+    for (int n = 0; n < N; ++n)
+      for (float& score : scores[n].r) score *= kLog2E;
+    return;
   }
+  float before[2] = {bias[-8], bias[-7]};
   STMOE_UNROLL
   for (int n = 0; n < N; ++n) {
     STMOE_UNROLL
     for (int e = 0; e < 2; ++e) {
-      const float here = bias ? bias[8 * n + e] : 0.0f;
+      const float here = bias[8 * n + e];
       scores[n].r[e] = scores[n].r[e] * kLog2E + here;
       scores[n].r[2 + e] = scores[n].r[2 + e] * kLog2E + before[e];
       before[e] = here;

@@ -8,7 +8,7 @@
 
 namespace stmoe {
 
-// `automatic` is `fused` where it is offered: bf16, d_kv 64 or 128, up to 4096 queries and keys.
+// `automatic` is `fused` where it is offered: bf16, d_kv 64 or 128, up to 8192 queries and keys.
 enum class AttentionMethod : uint8_t { automatic, materialised, fused };
 
 // auto, materialised, fused.
