@@ -4,6 +4,7 @@
 set(STMOE_HAVE_CUDA OFF)
 set(STMOE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING
     "GPU architectures to compile kernels for, as CMAKE_CUDA_ARCHITECTURES: 80-real;90 (default), 90a, ...")
+option(STMOE_CUDA_LINEINFO "Source lines in kernels, for profilers and memory checkers; makes programs several times larger" OFF)
 set(STMOE_NVCC_THREADS 1 CACHE STRING "Architectures of one kernel file that nvcc compiles at once (0: all)")
 
 # Links the CUDA kernels into the tests of rooms, whose OpCases then run on the GPU as well. That makes their binaries
