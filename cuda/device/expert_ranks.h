@@ -122,6 +122,10 @@ struct RankOptions {
   Tensor first_GE1;      // i32, or undefined: scan_experts of the totals, filled before places are
 };
 
+inline size_t rank_shared_bytes(int64_t experts) {
+  return static_cast<size_t>(experts < kRankExperts ? experts : kRankExperts) * kRankWarps;
+}
+
 // `size` entries a group.
 template <class Entries>
 void rank_entries(const Entries& entries, int64_t groups, int64_t size, int64_t experts,
@@ -129,8 +133,7 @@ void rank_entries(const Entries& entries, int64_t groups, int64_t size, int64_t 
   const int64_t chunks = (size + kRankThreads - 1) / kRankThreads;
   const Tensor count_CE = Tensor::empty({groups * chunks, experts}, DType::i32, device);
   int32_t* count = count_CE.data<int32_t>();
-  const size_t shared = static_cast<size_t>(experts < kRankExperts ? experts : kRankExperts) *
-                        kRankWarps * sizeof(uint8_t);
+  const size_t shared = rank_shared_bytes(experts);
   launch(count_chunk<Entries>, {groups * chunks}, kRankThreads, shared, count, entries, size,
          chunks, experts);
   launch(scan_chunks, blocks_for(groups * experts, kRankWarps), kRankThreads, 0, count,
@@ -141,6 +144,20 @@ void rank_entries(const Entries& entries, int64_t groups, int64_t size, int64_t 
            options.total_GE.data<int32_t>(), groups, experts);
   launch(place_chunk<Entries>, {groups * chunks}, kRankThreads, shared, entries, count, size,
          chunks, experts);
+}
+
+// How many entries name each expert: i32 [groups, experts]. Needs no place_at.
+template <class Entries>
+Tensor count_experts(const Entries& entries, int64_t groups, int64_t size, int64_t experts,
+                     Device device) {
+  const int64_t chunks = (size + kRankThreads - 1) / kRankThreads;
+  const Tensor count_CE = Tensor::empty({groups * chunks, experts}, DType::i32, device);
+  const Tensor total_GE = Tensor::empty({groups, experts}, DType::i32, device);
+  launch(count_chunk<Entries>, {groups * chunks}, kRankThreads, rank_shared_bytes(experts),
+         count_CE.data<int32_t>(), entries, size, chunks, experts);
+  launch(scan_chunks, blocks_for(groups * experts, kRankWarps), kRankThreads, 0,
+         count_CE.data<int32_t>(), total_GE.data<int32_t>(), false, groups, chunks, experts);
+  return total_GE;
 }
 
 }  // namespace stmoe::gpu

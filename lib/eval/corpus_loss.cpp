@@ -6,13 +6,19 @@
 #include "lib/autograd/tape.h"
 #include "lib/base/log.h"
 #include "lib/tensor/arena.h"
+#include "lib/tensor/readout.h"
 
 namespace stmoe {
 namespace {
 
-double mean_dropped_fraction(const std::vector<LayerRouting>& layers) {
+double mean_dropped_fraction(const std::vector<LayerTally>& layers) {
   double sum = 0;
-  for (const LayerRouting& layer : layers) sum += layer.statistics.dropped_fraction;
+  Readout readout;
+  for (const LayerTally& layer : layers)
+    readout.add(layer.tally.counts, [&](std::span<const double> counts) {
+      sum += statistics_of(counts, 0).dropped_fraction;
+    });
+  readout.read();
   return layers.empty() ? 0 : sum / static_cast<double>(layers.size());
 }
 

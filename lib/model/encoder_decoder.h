@@ -27,7 +27,7 @@ struct ModelOutputs {
                       // model
   // Mean over the attention layers of both stacks; undefined when model.attention_z_loss is 0.
   Var attention_z_loss;
-  std::vector<LayerRouting> routing;  // encoder first
+  std::vector<LayerTally> routing;  // encoder first
 };
 
 class EncoderDecoder {

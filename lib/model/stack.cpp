@@ -82,7 +82,7 @@ Residual run_block(StackKind stack, const std::string& name, bool is_recomputed,
     MoeLayer::Output& output = layer.output;
     record.losses.push_back(
         {stack, output.load_balance_loss, output.router_z_loss, output.balance});
-    record.layers.push_back({name + layer.part, std::move(output.statistics)});
+    record.layers.push_back({name + layer.part, std::move(output.tally)});
   }
   record.attention_z_losses.insert(record.attention_z_losses.end(), own.attention_z_losses.begin(),
                                    own.attention_z_losses.end());

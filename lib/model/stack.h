@@ -15,9 +15,14 @@
 
 namespace stmoe {
 
-// What one sparse layer did, for logs and reports.
-struct LayerRouting {
+// What one sparse layer did, where it did it.
+struct LayerTally {
   std::string name;  // "encoder/block_1"
+  RoutingTally tally;
+};
+// The same for logs and reports.
+struct LayerRouting {
+  std::string name;
   RoutingStatistics statistics;
 };
 
@@ -31,7 +36,7 @@ struct LayerLosses {
 // Collected over the layers of both stacks in order.
 struct RoutingRecord {
   std::vector<LayerLosses> losses;
-  std::vector<LayerRouting> layers;
+  std::vector<LayerTally> layers;
   std::vector<Var> attention_z_losses;
 };
 

@@ -33,10 +33,10 @@ AttentionExperts::Output AttentionExperts::forward(const Var& x_BLD, const Tenso
     return reshape(combine(rows_RI, routing.weight_NK, plan),
                    {x_BLD.dim(0), x_BLD.dim(1), rows_RI.dim(1)});
   };
-  return {project(query_EDI_),
-          project(key_value_EDI_),
-          {Var(), routing.load_balance_loss, routing.router_z_loss, routing.balance,
-           routing.statistics}};
+  return {
+      project(query_EDI_),
+      project(key_value_EDI_),
+      {Var(), routing.load_balance_loss, routing.router_z_loss, routing.balance, routing.tally}};
 }
 
 }  // namespace stmoe

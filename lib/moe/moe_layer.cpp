@@ -19,7 +19,7 @@ MoeLayer::Output MoeLayer::forward(const Var& x_BLD, const Tensor& mask_BL,
       experts_.forward(std::exchange(in.rows_RD, Var()), in.plan, in.first_entry, context);
   return {reshape(combine(rows_RD, in.routing.weight_NK, in.plan), x_BLD.shape()),
           in.routing.load_balance_loss, in.routing.router_z_loss, in.routing.balance,
-          in.routing.statistics};
+          in.routing.tally};
 }
 
 }  // namespace stmoe

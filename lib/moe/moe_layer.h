@@ -21,7 +21,7 @@ class MoeLayer {
     Var load_balance_loss,
         router_z_loss;     // one element each, f32 (f64 for f64), without coefficients
     BalanceParts balance;  // see Routing
-    RoutingStatistics statistics;
+    RoutingTally tally;
   };
   // As LayerRouter::forward.
   Output forward(const Var& x_BLD, const Tensor& mask_BL, const ForwardContext& context,

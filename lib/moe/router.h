@@ -51,7 +51,7 @@ struct Routing {
   Var expert_input_ND;
   // f [G, E] and P [G, E], the mean of p over a group, where RouterShape::wants_balance_parts.
   BalanceParts balance;
-  RoutingStatistics statistics;
+  RoutingTally tally;
 };
 
 // What a router is told beside the tokens.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/moe/router_parts.h"
 
-#include <algorithm>
-
 #include "lib/ops/router_entropy.h"
 #include "lib/ops/router_z_loss.h"
+#include "lib/ops/routing_counts.h"
 #include "lib/ops/softmax_with_lse.h"
 
 namespace stmoe {
@@ -33,21 +32,10 @@ void finish_without_balance(Routing& routing, const Var& logits_NE, const Softma
                             const Tensor& mask_N) {
   routing.load_balance_loss = no_loss(softmax.p_NE);
   routing.router_z_loss = router_z_loss(softmax.lse_N);
-  routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, logits_NE.dim(1));
-  routing.statistics.entropy =
-      router_entropy(softmax.p_NE.value(), logits_NE.value(), softmax.lse_N.value(), mask_N).item();
-}
-
-double unchosen_fraction(const Tensor& expert_NK, const Tensor& mask_N) {
-  const int64_t tokens = expert_NK.dim(0), k = expert_NK.dim(1);
-  const int32_t* expert = expert_NK.data<int32_t>();
-  int64_t real = 0, unchosen = 0;
-  for (int64_t n = 0; n < tokens; ++n) {
-    if (mask_N.defined() && mask_N.data<int32_t>()[n] == 0) continue;
-    ++real;
-    unchosen += std::all_of(expert + n * k, expert + (n + 1) * k, [](int32_t e) { return e < 0; });
-  }
-  return real > 0 ? static_cast<double>(unchosen) / static_cast<double>(real) : 0.0;
+  if (!routing.tally.counts.defined())
+    routing.tally.counts = routing_counts(routing.expert_NK, routing.slot_NK, logits_NE.dim(1));
+  routing.tally.entropy =
+      router_entropy(softmax.p_NE.value(), logits_NE.value(), softmax.lse_N.value(), mask_N);
 }
 
 }  // namespace stmoe

@@ -22,12 +22,9 @@ void refuse_router_z_loss(const RouterUse& use, std::string_view why, Problems& 
 Var no_loss(const Var& weights);
 
 // The rest of a routing whose choices and slots are there, for a router with probabilities and a
-// z-loss but no load-balance loss. mask_N: the tokens that count in the entropy; undefined: all.
+// z-loss but no load-balance loss; also of the tally, unless its counts are there. mask_N: the
+// tokens that count in the entropy; undefined: all.
 void finish_without_balance(Routing& routing, const Var& logits_NE, const SoftmaxWithLse& softmax,
                             const Tensor& mask_N);
-
-// Of the tokens that are not padding: those that no expert took. For routers where a token may end
-// without a choice.
-double unchosen_fraction(const Tensor& expert_NK, const Tensor& mask_N);
 
 }  // namespace stmoe

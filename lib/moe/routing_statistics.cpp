@@ -5,12 +5,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "lib/ops/routing_counts.h"
+
 namespace stmoe {
 namespace {
 
-double ratio(int64_t part, int64_t whole) {
-  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
-}
+double ratio(double part, double whole) { return whole > 0 ? part / whole : 0.0; }
 
 double even_share(const std::vector<double>& load_E) {
   if (load_E.empty()) return 0;
@@ -19,32 +19,23 @@ double even_share(const std::vector<double>& load_E) {
 
 }  // namespace
 
-RoutingStatistics routing_statistics(const Tensor& expert_NK, const Tensor& slot_NK,
-                                     int64_t num_experts) {
-  const auto expert = expert_NK.span<int32_t>(), slot = slot_NK.span<int32_t>();
-  const int64_t tokens = expert_NK.dim(0), k = expert_NK.dim(1);
-  std::vector<int64_t> count_E(static_cast<size_t>(num_experts));
-  int64_t pairs = 0, dropped = 0, routed_tokens = 0, left_behind = 0;
-  for (int64_t n = 0; n < tokens; ++n) {
-    int64_t chosen = 0, kept = 0;
-    for (size_t i = static_cast<size_t>(n * k); i < static_cast<size_t>((n + 1) * k); ++i) {
-      if (expert[i] < 0) continue;
-      ++count_E[static_cast<size_t>(expert[i])];
-      ++chosen;
-      kept += slot[i] >= 0;
-    }
-    pairs += chosen;
-    dropped += chosen - kept;
-    routed_tokens += chosen > 0;
-    left_behind += chosen > 0 && kept == 0;
-  }
+RoutingStatistics statistics_of(std::span<const double> counts, double entropy) {
+  STMOE_CHECK(counts.size() > kNumRoutingCounts, "routing statistics: of {} counts", counts.size());
+  const size_t experts = counts.size() - kNumRoutingCounts;
+  const auto sum = [&](RoutingCount what) { return counts[experts + static_cast<size_t>(what)]; };
   RoutingStatistics result;
-  result.dropped_fraction = ratio(dropped, pairs);
-  result.left_behind_fraction = ratio(left_behind, routed_tokens);
-  for (int64_t count : count_E) result.load_E.push_back(ratio(count, pairs));
+  result.pairs = sum(RoutingCount::pairs);
+  result.dropped_fraction = ratio(sum(RoutingCount::dropped), result.pairs);
+  result.left_behind_fraction = ratio(sum(RoutingCount::left_behind), sum(RoutingCount::tokens));
+  result.entropy = entropy;
+  for (double count : counts.first(experts)) result.load_E.push_back(ratio(count, result.pairs));
   result.spread = load_spread(result.load_E);
-  result.pairs = static_cast<double>(pairs);
   return result;
+}
+
+RoutingStatistics statistics_of(const RoutingTally& tally) {
+  const Tensor counts = tally.counts.on(Device::cpu);
+  return statistics_of(counts.span<double>(), tally.entropy.defined() ? tally.entropy.item() : 0.0);
 }
 
 void add_scaled(RoutingStatistics& total, const RoutingStatistics& part, double share) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one layer's routing did in one step, as plain numbers for logs and metrics. N tokens, K
-// choices, E experts.
+// What one layer's routing did in one step: sums that stay on the device while the step runs, and
+// made of them plain numbers for logs and metrics. N tokens, K choices, E experts.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "lib/tensor/tensor.h"
@@ -41,8 +42,15 @@ struct RoutingStatistics {
 // part's experts.
 void add_scaled(RoutingStatistics& total, const RoutingStatistics& part, double share);
 
-// All but the entropy, from a routing's choices (i32 [N, K], -1: none) and slots (-1: dropped).
-RoutingStatistics routing_statistics(const Tensor& expert_NK, const Tensor& slot_NK,
-                                     int64_t num_experts);
+// On the device of the routing.
+struct RoutingTally {
+  Tensor counts;   // f64 [E + 4], as lib/ops/routing_counts.h
+  Tensor entropy;  // f64 [1], RoutingStatistics::entropy; undefined: 0
+};
+
+// Of the values of a tally, read together with others (Readout).
+RoutingStatistics statistics_of(std::span<const double> counts, double entropy);
+// Reads the tally: waits for its device.
+RoutingStatistics statistics_of(const RoutingTally& tally);
 
 }  // namespace stmoe

@@ -15,6 +15,7 @@
 #include "lib/ops/router_entropy.h"
 #include "lib/ops/router_input.h"
 #include "lib/ops/router_z_loss.h"
+#include "lib/ops/routing_counts.h"
 #include "lib/ops/softmax_with_lse.h"
 #include "lib/ops/top_k.h"
 
@@ -54,7 +55,7 @@ void add_balance_loss(Routing& routing, const Var& p_NE, const Tensor& counted_N
 Var z_loss(const Var& lse_N, const std::string& padding, const RouterContext& context) {
   if (padding != "skipped") return router_z_loss(lse_N);
   if (context.is_training) return router_z_loss(lse_N, context.mask_N);
-  return Var(Tensor::zeros({1}, lse_N.dtype()));
+  return Var(Tensor::zeros({1}, lse_N.dtype(), lse_N.device()));
 }
 
 KeepChoices::Policy keep_policy(const std::string& name) {
@@ -125,10 +126,10 @@ void finish_routing(Routing& routing, const TokenScorer& scorer, const TokenScor
   add_balance_loss(routing, scores.p_NE, counted_NK, rule, mask_N, scales_by_padding);
   routing.router_z_loss = z_loss(scores.lse_N, padding, context);
   routing.expert_input_ND = scores.expert_input_ND;
-  routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, scorer.num_experts());
-  routing.statistics.entropy =
-      router_entropy(scores.p_NE.value(), scores.logits_NE.value(), scores.lse_N.value(), mask_N)
-          .item();
+  if (!routing.tally.counts.defined())
+    routing.tally.counts = routing_counts(routing.expert_NK, routing.slot_NK, scorer.num_experts());
+  routing.tally.entropy =
+      router_entropy(scores.p_NE.value(), scores.logits_NE.value(), scores.lse_N.value(), mask_N);
 }
 
 TokenChoiceConfig one_choice(const TokenScoreConfig& scores) {

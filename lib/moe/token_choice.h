@@ -130,7 +130,8 @@ struct BalanceRule {
   bool is_switch = true;        // with skipped padding: the loss of Mesh TensorFlow's switch gating
   double factor = 1.0;
 };
-// Fills losses and statistics of a routing whose choices, slots and weights are there.
+// Fills losses and the tally (its counts unless they are there) of a routing whose choices, slots
+// and weights are there.
 void finish_routing(Routing& routing, const TokenScorer& scorer, const TokenScores& scores,
                     const Tensor& counted_NK, const BalanceRule& rule,
                     const RouterContext& context);

@@ -3,7 +3,6 @@
 
 #include "lib/autograd/tape.h"
 #include "lib/ops/add.h"
-#include "lib/train/routing_log.h"
 
 namespace stmoe {
 namespace {
@@ -31,11 +30,21 @@ void add_routing(StepReadings& readings, const ModelOutputs& outputs, double sha
   add_number(readings.readout, outputs.load_balance_loss, losses.load_balance_loss, share);
   add_number(readings.readout, outputs.router_z_loss, losses.router_z_loss, share);
   const double per_layer = share / static_cast<double>(outputs.routing.size());
-  for (const LayerRouting& layer : outputs.routing) {
-    losses.dropped_fraction += per_layer * layer.statistics.dropped_fraction;
-    losses.router_entropy += per_layer * layer.statistics.entropy;
+  losses.layers.resize(outputs.routing.size());
+  for (size_t l = 0; l < outputs.routing.size(); ++l) {
+    const auto& [name, tally] = outputs.routing[l];
+    losses.layers[l].name = name;
+    readings.readout.add(tally.counts, [&losses, l, share, per_layer](Values counts) {
+      const RoutingStatistics statistics = statistics_of(counts, 0);
+      losses.dropped_fraction += per_layer * statistics.dropped_fraction;
+      add_scaled(losses.layers[l].statistics, statistics, share);
+    });
+    if (!tally.entropy.defined()) continue;
+    readings.readout.add(tally.entropy, [&losses, l, share, per_layer](Values entropy) {
+      losses.router_entropy += per_layer * entropy[0];
+      losses.layers[l].statistics.entropy += share * entropy[0];
+    });
   }
-  add_scaled(losses.layers, outputs.routing, share);
 }
 
 void add_language(StepReadings& readings, const CrossEntropy& loss) {

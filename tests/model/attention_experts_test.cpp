@@ -64,7 +64,7 @@ TEST_CASE("attention experts are reported and their losses count like those of s
   const Batch batch = random_batch(2, 6, 4, 19, 15);
   const ModelOutputs outputs = model.forward(batch.inputs, f64_context(false));
   std::vector<std::string> names;
-  for (const LayerRouting& layer : outputs.routing) names.push_back(layer.name);
+  for (const LayerTally& layer : outputs.routing) names.push_back(layer.name);
   CHECK(names == std::vector<std::string>{"encoder/block_0/self_attention", "encoder/block_1",
                                           "decoder/block_0/self_attention",
                                           "decoder/block_1/self_attention", "decoder/block_1"});

@@ -129,7 +129,7 @@ TEST_CASE("every row's tokens go to the experts that Hugging Face chose", "[mode
     const ModelOutputs outputs = golden.model().forward(
         {tokens.slice(0, b, b + 1), Tensor(), inputs.slice(0, b, b + 1), Tensor()}, {});
     REQUIRE(outputs.routing.size() == 4);
-    for (const LayerRouting& layer : outputs.routing) {
+    for (const LayerTally& layer : outputs.routing) {
       const Tensor expert =
           golden.read("router/" + layer.name + "/expert").reshape({tokens.dim(0), -1});
       std::vector<double> expected(4, 0.0);
@@ -137,9 +137,9 @@ TEST_CASE("every row's tokens go to the experts that Hugging Face chose", "[mode
         expected[static_cast<size_t>(chosen)] += 1.0;
       INFO(layer.name);
       for (size_t e = 0; e < 4; ++e)
-        CHECK(std::lround(layer.statistics.load_E[e] * static_cast<double>(expert.dim(1))) ==
-              std::lround(expected[e]));
-      CHECK(layer.statistics.dropped_fraction == 0);
+        CHECK(std::lround(statistics_of(layer.tally).load_E[e] *
+                          static_cast<double>(expert.dim(1))) == std::lround(expected[e]));
+      CHECK(statistics_of(layer.tally).dropped_fraction == 0);
     }
   }
 }

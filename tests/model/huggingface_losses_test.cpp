@@ -44,8 +44,8 @@ TEST_CASE("follows: huggingface joins the layers of a stack in its router losses
     context.compute = DType::f64;
     const ModelOutputs outputs = model.forward(
         {read(file, "encoder_tokens"), Tensor(), read(file, "decoder_inputs"), Tensor()}, context);
-    for (const LayerRouting& layer : outputs.routing)
-      REQUIRE(layer.statistics.dropped_fraction > 0);
+    for (const LayerTally& layer : outputs.routing)
+      REQUIRE(statistics_of(layer.tally).dropped_fraction > 0);
     auto both = [&](const std::string& loss) {
       return read(file, "encoder_" + loss).item() + read(file, "decoder_" + loss).item();
     };

@@ -40,7 +40,7 @@ TEST_CASE("base reaches the best total that scipy finds, in training", "[moe][ro
       require_close(total, file.dataset(format("{}/total", name)).values<double>()[0],
                     {1e-9, 1e-12});
       REQUIRE(expert == file.dataset(format("{}/expert", name)).values<int32_t>());
-      REQUIRE(routing.statistics.dropped_fraction == 0);
+      REQUIRE(statistics_of(routing.tally).dropped_fraction == 0);
       REQUIRE(routing.capacity == (routing.expert_NK.dim(0) + shape[1] - 1) / shape[1]);
     }
   }

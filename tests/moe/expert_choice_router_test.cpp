@@ -72,7 +72,7 @@ void check_case(const nlohmann::json& golden, DType dtype) {
                 tolerance);
   require_close(routing.router_z_loss.value().item(), golden["router_z_loss"].get<double>(),
                 tolerance);
-  REQUIRE(routing.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(routing.tally).dropped_fraction == 0);
 }
 
 TEST_CASE("expert_choice takes, weighs and loses as flaxformer and Mesh TensorFlow do",
@@ -96,8 +96,8 @@ TEST_CASE("expert_choice by hand: four tokens, two experts, equals to the lower 
   require_close(weight[1], 0.5, {1e-12, 0});
   require_close(weight[2], 0.75, {1e-12, 0});
   require_close(weight[7], 0.75, {1e-12, 0});
-  REQUIRE(two.statistics.left_behind_fraction == 0.25);
-  REQUIRE(two.statistics.load_E == std::vector<double>{0.5, 0.5});
+  REQUIRE(statistics_of(two.tally).left_behind_fraction == 0.25);
+  REQUIRE(statistics_of(two.tally).load_E == std::vector<double>{0.5, 0.5});
   REQUIRE(two.load_balance_loss.value().item() == 0);
   // In two groups each has its own places.
   const Routing groups = route("", logits, context_of(2, 1));
@@ -117,7 +117,7 @@ TEST_CASE("over tokens, a weight is divided by the number of experts that took t
   // a = 11/20, 9/40, 9/40.
   require_close(routing.load_balance_loss.value().item(), 3 * (0.55 * 0.55 + 2 * 0.225 * 0.225),
                 {1e-12, 0});
-  REQUIRE(routing.statistics.left_behind_fraction == Approx(1.0 / 3));
+  REQUIRE(statistics_of(routing.tally).left_behind_fraction == Approx(1.0 / 3));
 }
 
 TEST_CASE("skipped padding is never taken, zeroed padding gives nothing", "[moe][router]") {
@@ -140,7 +140,8 @@ TEST_CASE("skipped padding is never taken, zeroed padding gives nothing", "[moe]
     }
     // The second group has two real tokens for four places of each expert.
     REQUIRE(padding_taken == 2 * 3);
-    REQUIRE(skipped.statistics.left_behind_fraction == zeroed.statistics.left_behind_fraction);
+    REQUIRE(statistics_of(skipped.tally).left_behind_fraction ==
+            statistics_of(zeroed.tally).left_behind_fraction);
     require_close(zeroed.load_balance_loss.value().item(), skipped.load_balance_loss.value().item(),
                   Tolerance::exact());
   }

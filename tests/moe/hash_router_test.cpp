@@ -70,10 +70,10 @@ TEST_CASE("hash drops nothing unless it keeps to the layer's capacity", "[moe][r
   const Routing all = route("", same);
   REQUIRE(ints(all.slot_NK) == Ints{0, 1, 2, 3, 4});
   REQUIRE(values_of(all.weight_NK.value()) == std::vector<double>(5, 1.0));
-  REQUIRE(load_spread(all.statistics.load_E).max == Approx(7));
+  REQUIRE(load_spread(statistics_of(all.tally).load_E).max == Approx(7));
   const Routing some = route(", capacity: factor", same);
   REQUIRE(ints(some.slot_NK) == Ints{0, 1, 2, -1, -1});
-  REQUIRE(some.statistics.dropped_fraction == 0.4);
+  REQUIRE(statistics_of(some.tally).dropped_fraction == 0.4);
   const Tensor mask = Tensor::from<int32_t>({5}, {0, 1, 1, 0, 1});
   const Routing skipped = route("", same, "a", 3, mask);
   REQUIRE(ints(skipped.slot_NK) == Ints{-1, 0, 1, -1, 2});

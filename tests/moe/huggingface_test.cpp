@@ -33,7 +33,7 @@ void check_layer(DType dtype, Tolerance tolerance) {
   require_close(output.load_balance_loss.value(), {read(file, "load_balance_loss").item()},
                 {1e-7, 1e-6});
   require_close(output.router_z_loss.value(), {read(file, "router_z_loss").item()}, tolerance);
-  REQUIRE(output.statistics.dropped_fraction > 0.05);
+  REQUIRE(statistics_of(output.tally).dropped_fraction > 0.05);
   const Var loss = weighted_sum({sum(multiply(output.y_BLD, Var(read(file, "dy").to(dtype)))),
                                  output.load_balance_loss, output.router_z_loss},
                                 {1.0, 0.001, 0.001});

@@ -97,7 +97,7 @@ inline RoutingStatistics check_layer_gradients(const std::string& yaml) {
   RoutingStatistics statistics;
   auto loss = [&] {
     const auto output = under_test.layer.forward(x, mask_BL, training(DType::f64), id_BL);
-    statistics = output.statistics;
+    statistics = statistics_of(output.tally);
     return weighted_sum(
         {sum(multiply(output.y_BLD, dy)), output.load_balance_loss, output.router_z_loss},
         {1.0, 0.7, 0.3});

@@ -66,7 +66,7 @@ TEST_CASE("a fixed capacity takes the factor's place", "[moe][capacity]") {
     const LayerUnderTest under_test(moe_config("{num_experts: 2, groups: sequence, " + keys + "}"),
                                     expert_shape(4, 5));
     const Tensor x = random_tensor({3, 8, 4}, DType::f32, 1);
-    return under_test.layer.forward(Var(x), Tensor(), {}).statistics.dropped_fraction;
+    return statistics_of(under_test.layer.forward(Var(x), Tensor(), {}).tally).dropped_fraction;
   };
   CHECK(dropped("expert_capacity: 8") == 0);
   CHECK(dropped("expert_capacity: 1, eval_capacity_factor: 2") == 1.0 - 6.0 / 24.0);

@@ -55,7 +55,7 @@ void check_golden(const std::string& name, const std::string& yaml, DType dtype,
                 read(golden.file, "load_balance_loss").item(), tolerance);
   require_close(output.router_z_loss.value().item(), read(golden.file, "router_z_loss").item(),
                 tolerance);
-  REQUIRE(output.statistics.dropped_fraction > 0);
+  REQUIRE(statistics_of(output.tally).dropped_fraction > 0);
   const Var loss = golden.loss(output);
   require_close(loss.value().item(), read(golden.file, "loss").item(), tolerance);
   backward(loss);
@@ -101,7 +101,7 @@ void check_layer_gradients(const std::string& yaml, Activation activation,
   double dropped = 0;
   auto loss = [&] {
     const auto output = under_test.layer.forward(x, mask_BL, context);
-    dropped = output.statistics.dropped_fraction;
+    dropped = statistics_of(output.tally).dropped_fraction;
     return weighted_sum(
         {sum(multiply(output.y_BLD, dy)), output.load_balance_loss, output.router_z_loss},
         {1.0, 0.7, 0.3});
@@ -185,7 +185,7 @@ TEST_CASE("a token's result is p times its expert, and zero when it was dropped"
     const auto output =
         under_test.layer.forward(Var(Tensor::from<double>({2, 2, 3}, x)), Tensor(), context);
     // Capacity round(0.5 * 4 / 2) = 1; choices 0 1 0 0: tokens 2 and 3 are dropped.
-    REQUIRE(output.statistics.dropped_fraction == 0.5);
+    REQUIRE(statistics_of(output.tally).dropped_fraction == 0.5);
     std::vector<double> expected;
     for (size_t n = 0; n < 2; ++n) {
       const double larger = n == 0 ? 2 : 1;
@@ -219,15 +219,15 @@ TEST_CASE("evaluation has its own capacity, and dropless contexts and large fact
   ForwardContext train, evaluate, dropless;
   train.is_training = true;
   dropless.is_dropless = true;
-  const double dropped_train = run(one, x, train).statistics.dropped_fraction;
-  const double dropped_eval = run(one, x, evaluate).statistics.dropped_fraction;
+  const double dropped_train = statistics_of(run(one, x, train).tally).dropped_fraction;
+  const double dropped_eval = statistics_of(run(one, x, evaluate).tally).dropped_fraction;
   REQUIRE(dropped_train >= 0.5);
   REQUIRE(dropped_eval > 0);
   REQUIRE(dropped_eval < 0.5);
   const auto all = run(four, x, evaluate);
-  REQUIRE(all.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(all.tally).dropped_fraction == 0);
   const auto generated = run(one, x, dropless);
-  REQUIRE(generated.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(generated.tally).dropped_fraction == 0);
   require_same_bits(generated.y_BLD.value(), all.y_BLD.value());
 }
 
@@ -277,7 +277,7 @@ TEST_CASE("in bf16 the router stays in f32", "[moe][layer]") {
   // The same f32 numbers: not a bit of routing depends on the activations' type.
   require_same_bits(half.load_balance_loss.value(), single.load_balance_loss.value());
   require_same_bits(half.router_z_loss.value(), single.router_z_loss.value());
-  REQUIRE(half.statistics.load_E == single.statistics.load_E);
+  REQUIRE(statistics_of(half.tally).load_E == statistics_of(single.tally).load_E);
   // Two roundings of sums of 16 and 32 products of values up to 4.
   require_close(half.y_BLD.value(), single.y_BLD.value(), {0.1, 0.02});
 }

@@ -79,7 +79,7 @@ TEST_CASE("noisy_top_k by hand: without noise, equals to the lower index", "[moe
   require_close(routing.weight_NK.value(), {0.75, 0.25, 0.75, 0.25, 0.5, 0.5}, {1e-12, 0});
   // Importance 0.5, 2, 0.5: mean 1, variance 0.5; load 2, 3, 1: mean 2, variance 2 / 3.
   require_close(routing.load_balance_loss.value().item(), 0.5 + 1.0 / 6, {1e-9, 0});
-  REQUIRE(routing.statistics.dropped_fraction == Approx(1.0 / 6));
+  REQUIRE(statistics_of(routing.tally).dropped_fraction == Approx(1.0 / 6));
 }
 
 TEST_CASE("noisy_top_k starts at zero: the load is nearly even, and the noise is counted globally",
@@ -88,7 +88,7 @@ TEST_CASE("noisy_top_k starts at zero: the load is nearly even, and the noise is
   const RouterUnderTest under_test(moe_config(yaml), 6, DType::f32);
   const Tensor x = random_tensor({800, 6}, DType::f32, 1);
   const Routing all = under_test.router->route(Var(x), context_of(true));
-  REQUIRE(load_spread(all.statistics.load_E).max < 1.25);
+  REQUIRE(load_spread(statistics_of(all.tally).load_E).max < 1.25);
   // The second half of the batch by itself.
   RouterContext half = context_of(true);
   half.first_token += 400;
@@ -96,7 +96,7 @@ TEST_CASE("noisy_top_k starts at zero: the load is nearly even, and the noise is
   const Ints expert = ints(all.expert_NK);
   REQUIRE(ints(second.expert_NK) == Ints(expert.begin() + 400, expert.end()));
   // In evaluation there is no noise: all equal.
-  REQUIRE(under_test.router->route(Var(x), context_of(false)).statistics.load_E[0] == 1);
+  REQUIRE(statistics_of(under_test.router->route(Var(x), context_of(false)).tally).load_E[0] == 1);
   const RouterUnderTest other(
       moe_config("{num_experts: 4, router: {kind: noisy_top_k, starts_at_zero: false}}"), 6,
       DType::f32);

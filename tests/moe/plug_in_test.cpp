@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 
 #include "lib/ops/assign_slots.h"
+#include "lib/ops/routing_counts.h"
 #include "tests/moe/support.h"
 
 namespace stmoe::test {
@@ -35,7 +36,7 @@ class IdRouter final : public Router {
     routing.slot_NK = assign_slots(routing.expert_NK, {num_experts_, 1, routing.capacity, {}});
     routing.weight_NK = Var(Tensor::full({x_ND.dim(0), 1}, x_ND.dtype(), 1.0));
     routing.load_balance_loss = routing.router_z_loss = Var(Tensor::zeros({1}, x_ND.dtype()));
-    routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, num_experts_);
+    routing.tally.counts = routing_counts(routing.expert_NK, routing.slot_NK, num_experts_);
     return routing;
   }
 
@@ -57,8 +58,8 @@ TEST_CASE("a router of one file is chosen by its kind and run by the layer", "[m
   context.is_training = true;
   context.compute = DType::f64;
   const auto output = under_test.layer.forward(x, Tensor(), context, ids);
-  REQUIRE(output.statistics.load_E == std::vector<double>{0.4, 0.2, 0.4});
-  REQUIRE(output.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(output.tally).load_E == std::vector<double>{0.4, 0.2, 0.4});
+  REQUIRE(statistics_of(output.tally).dropped_fraction == 0);
   backward({output.y_BLD}, {random_tensor({1, 5, 4}, DType::f64, 2)});
   REQUIRE(x.grad().defined());
   REQUIRE_THROWS_WITH(moe_config("{num_experts: 2, router: {kind: by_id_for_test, stride: 2}}"),

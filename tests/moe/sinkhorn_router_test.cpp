@@ -38,7 +38,7 @@ void check_golden(const Hdf5File& file, const std::string& name, int64_t k, bool
   require_close(routing.weight_NK.value(), golden_tensor(file, name + "/weights"), tolerance);
   backward({routing.weight_NK}, {golden_tensor(file, name + "/dw").to(dtype)});
   require_close(logits.grad(), golden_tensor(file, name + "/gradient"), tolerance);
-  REQUIRE(routing.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(routing.tally).dropped_fraction == 0);
 }
 
 TEST_CASE("sinkhorn normalises, chooses and weighs as Megatron-LM", "[moe][router][golden]") {
@@ -70,7 +70,7 @@ TEST_CASE("sinkhorn by hand: the favourite of all is shared out", "[moe][router]
   // The layer's capacity where it is asked for.
   const Routing some = route(logits, ", capacity: factor", context_of(true, 1));
   REQUIRE(ints(some.slot_NK) == Ints{0, -1, 0, -1});
-  REQUIRE(some.statistics.dropped_fraction == 0.5);
+  REQUIRE(statistics_of(some.tally).dropped_fraction == 0.5);
 }
 
 TEST_CASE("sinkhorn balances groups apart and leaves skipped padding out", "[moe][router]") {

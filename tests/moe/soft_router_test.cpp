@@ -41,8 +41,8 @@ void check_golden(const std::string& name, const std::string& keys, DType dtype,
   for (const auto& [ours, theirs] : weights_of(under_test))
     require_close(under_test.weight(ours).grad(),
                   golden_tensor(file, name + "/gradients/" + theirs), tolerance);
-  REQUIRE(output.statistics.dropped_fraction == 0);
-  REQUIRE(output.statistics.load_E == std::vector<double>(4, 0.25));
+  REQUIRE(statistics_of(output.tally).dropped_fraction == 0);
+  REQUIRE(statistics_of(output.tally).load_E == std::vector<double>(4, 0.25));
 }
 
 TEST_CASE("a soft mixture has PyTorch's output and gradients, with each gate",

@@ -61,7 +61,7 @@ TEST_CASE("later choices: none, above a threshold, of several choices", "[moe][r
   REQUIRE(ints(none.expert_NK) == Ints{0, -1, 1, -1, 0, -1, 0, -1, 2, -1, 0, -1});
   // Balance counts what was chosen, statistics what is used.
   check_losses(none, 2.143759);
-  REQUIRE(none.statistics.load_E == std::vector<double>{4.0 / 6, 1.0 / 6, 1.0 / 6});
+  REQUIRE(statistics_of(none.tally).load_E == std::vector<double>{4.0 / 6, 1.0 / 6, 1.0 / 6});
   // Shares of the second choice: .268941 .249740 .231475 .377541 .214165 .057324.
   const Routing above =
       route_worked("{kind: top_k, k: 2, later_choices: threshold, later_threshold: 0.2498}", 6);
@@ -175,7 +175,7 @@ TEST_CASE("policy sample draws experts in training and weights them by p", "[moe
     const double p[] = {0.125, 0.25, 0.625};
     for (size_t n = 0; n < expert.size(); ++n)
       if (std::abs(weight[n] - p[static_cast<size_t>(expert[n])]) > 1e-12) FAIL("weight of " << n);
-    return Tensor::from<double>({3}, routing.statistics.load_E);
+    return Tensor::from<double>({3}, statistics_of(routing.tally).load_E);
   };
   // Deviations below 0.0035; five of them.
   require_close(shares(""), {0.125, 0.25, 0.625}, {0.0175, 0});

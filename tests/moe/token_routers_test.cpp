@@ -103,7 +103,7 @@ TEST_CASE("dropless_top_k keeps every choice whatever the capacity", "[moe][rout
   REQUIRE(routing.capacity == 6);
   REQUIRE(kept_of(routing).size() == 12);
   REQUIRE(ints(routing.slot_NK) == Ints{0, 1, 0, 4, 1, 1, 2, 2, 0, 3, 3, 2});
-  REQUIRE(routing.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(routing.tally).dropped_fraction == 0);
   // What top_k with room for all gives.
   const Routing roomy = route_worked("{kind: top_k, k: 2}", 6);
   require_same_bits(routing.slot_NK, roomy.slot_NK);
@@ -134,16 +134,16 @@ TEST_CASE("no_token_left_behind sends a token on to an expert with room", "[moe]
           Kept{{0, 0, 0}, {1, 1, 0}, {2, 0, 1}, {4, 2, 0}, {3, 1, 1}, {5, 2, 1}});
   require_close(routing.weight_NK.value(), {.665241, .687131, .708217, .307196, .728443, .054754},
                 kSixDigits);
-  REQUIRE(routing.statistics.dropped_fraction == 0);
+  REQUIRE(statistics_of(routing.tally).dropped_fraction == 0);
   // Loads are those of the first choices.
-  REQUIRE(routing.statistics.load_E == std::vector<double>{4.0 / 6, 1.0 / 6, 1.0 / 6});
+  REQUIRE(statistics_of(routing.tally).load_E == std::vector<double>{4.0 / 6, 1.0 / 6, 1.0 / 6});
   // Three rounds with three experts: every expert is chosen by all in some round, f = 1.
   require_close(routing.load_balance_loss.value().item(), 1.0, kSixDigits);
   const Routing two = route_worked("{kind: no_token_left_behind, rounds: 2}", 1);
   require_close(two.load_balance_loss.value().item(), 2.143759 / 2, kSixDigits);
   REQUIRE(kept_of(two) == Kept{{0, 0, 0}, {1, 1, 0}, {4, 2, 0}});
   REQUIRE(ints(two.expert_NK) == Ints{0, 1, 0, 0, 2, 0});
-  REQUIRE(two.statistics.dropped_fraction == 0.5);
+  REQUIRE(statistics_of(two.tally).dropped_fraction == 0.5);
 }
 
 const std::vector<std::string> kRouters = {
@@ -215,7 +215,7 @@ TEST_CASE("tokens that no expert took get zero from the layer, the others someth
       zeros += std::all_of(y.begin() + static_cast<ptrdiff_t>(6 * n),
                            y.begin() + static_cast<ptrdiff_t>(6 * n + 6),
                            [](double value) { return value == 0; });
-    require_close(output.statistics.left_behind_fraction, zeros / 100.0, {1e-12, 0});
+    require_close(statistics_of(output.tally).left_behind_fraction, zeros / 100.0, {1e-12, 0});
     REQUIRE((zeros > 0) == (keys.find("dropless") == std::string::npos));
   }
 }

@@ -81,9 +81,9 @@ void check_case(const json& golden_case, DType dtype) {
                 golden_case["load_balance_loss"].get<double>(), {1e-6, 2e-6});
   require_close(routing.router_z_loss.value().item(), golden_case["router_z_loss"].get<double>(),
                 {1e-6, 2e-6});
-  require_close(routing.statistics.dropped_fraction, golden_case["dropped_fraction"].get<double>(),
-                {1e-12, 0});
-  require_close(routing.statistics.left_behind_fraction,
+  require_close(statistics_of(routing.tally).dropped_fraction,
+                golden_case["dropped_fraction"].get<double>(), {1e-12, 0});
+  require_close(statistics_of(routing.tally).left_behind_fraction,
                 golden_case["tokens_left_behind_fraction"].get<double>(), {1e-12, 0});
 }
 
@@ -157,7 +157,7 @@ TEST_CASE("four tokens and two experts by hand", "[moe][router]") {
   const double l2 = std::log(2.0), l4 = std::log(4.0), l10 = std::log(10.0);
   require_close(routing.router_z_loss.value(), {(l4 * l4 + l2 * l2 + l4 * l4 + l10 * l10) / 4},
                 {1e-12, 0});
-  const RoutingStatistics& statistics = routing.statistics;
+  const RoutingStatistics& statistics = statistics_of(routing.tally);
   REQUIRE(statistics.dropped_fraction == 0.25);
   REQUIRE(statistics.left_behind_fraction == 0.25);
   REQUIRE(statistics.load_E == std::vector<double>{0.75, 0.25});
@@ -212,7 +212,7 @@ TEST_CASE("no slot is used twice and no buffer exceeds its capacity", "[moe][rou
   // A pair is dropped only by a full buffer.
   for (size_t i = 0; i < slot.size(); ++i)
     if (slot[i] < 0) REQUIRE(filled[{expert[i], i / 120}] == 13);
-  REQUIRE(routing.statistics.dropped_fraction == dropped / 480.0);
+  REQUIRE(statistics_of(routing.tally).dropped_fraction == dropped / 480.0);
 }
 
 TEST_CASE("jitter changes routing in training only, by global token index", "[moe][router]") {

@@ -15,6 +15,7 @@
 #include "lib/ops/gather_columns.h"
 #include "lib/ops/linear.h"
 #include "lib/ops/router_input.h"
+#include "lib/ops/routing_counts.h"
 #include "lib/ops/sigmoid.h"
 #include "lib/ops/top_k.h"
 
@@ -57,7 +58,7 @@ class BaseRouter final : public Router {
         assign_slots(routing.expert_NK, {num_experts_, context.num_groups, routing.capacity, {}});
     routing.weight_NK = sigmoid(gather_columns(scores_NE, routing.expert_NK));
     routing.load_balance_loss = routing.router_z_loss = no_loss(scores_NE);
-    routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, num_experts_);
+    routing.tally.counts = routing_counts(routing.expert_NK, routing.slot_NK, num_experts_);
     return routing;
   }
 

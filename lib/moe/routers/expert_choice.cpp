@@ -19,6 +19,7 @@
 #include "lib/ops/expert_selection_loss.h"
 #include "lib/ops/linear.h"
 #include "lib/ops/router_input.h"
+#include "lib/ops/routing_counts.h"
 #include "lib/ops/softmax_over_tokens.h"
 #include "lib/ops/softmax_with_lse.h"
 
@@ -113,14 +114,12 @@ class ExpertChoiceRouter final : public Router {
     input.first_token = context.first_token;
     input.mask_N = mask_N;
     const Var logits_NE = linear(router_input(x_ND, input), kernel_DE_);
-    Routing routing = *config_.over == "experts" ? choose_over_experts(logits_NE, mask_N, context)
-                                                 : choose_over_tokens(logits_NE, mask_N, context);
-    routing.statistics.left_behind_fraction = unchosen_fraction(routing.expert_NK, context.mask_N);
-    return routing;
+    return *config_.over == "experts" ? choose_over_experts(logits_NE, mask_N, context)
+                                      : choose_over_tokens(logits_NE, mask_N, context);
   }
 
  private:
-  // Choices and slots; the rest is filled by the caller.
+  // Choices, slots and counts; the rest is filled by the caller.
   Routing take(const Tensor& p_NE, const RouterContext& context) const {
     const Tensor mask_N = *config_.padding == "skipped" ? context.mask_N : Tensor();
     const ChosenTokens chosen =
@@ -130,6 +129,9 @@ class ExpertChoiceRouter final : public Router {
     routing.capacity = context.factor_capacity;
     routing.expert_NK = chosen.expert_NE;
     routing.slot_NK = chosen.slot_NE;
+    // Tokens that no expert took have not chosen one either.
+    routing.tally.counts = routing_counts(routing.expert_NK, routing.slot_NK, num_experts_,
+                                          {/*all=*/true, context.mask_N});
     return routing;
   }
 
@@ -152,7 +154,6 @@ class ExpertChoiceRouter final : public Router {
     routing.weight_NK = multiply(p_NE, Var(inverse_counts(routing.expert_NK, p_NE.dtype())));
     routing.load_balance_loss = expert_selection_loss(p_NE, context.num_groups, mask_N);
     routing.router_z_loss = no_loss(p_NE);
-    routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, num_experts_);
     return routing;
   }
 

@@ -13,6 +13,7 @@
 
 #include "lib/moe/router_parts.h"
 #include "lib/ops/assign_slots.h"
+#include "lib/ops/routing_counts.h"
 
 namespace stmoe {
 namespace {
@@ -112,7 +113,7 @@ class HashRouter final : public Router {
         assign_slots(routing.expert_NK, {num_experts_, context.num_groups, routing.capacity, {}});
     routing.weight_NK = Var(Tensor::full({tokens, 1}, dtype, 1.0, x_ND.device()));
     routing.load_balance_loss = routing.router_z_loss = no_loss(routing.weight_NK);
-    routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, num_experts_);
+    routing.tally.counts = routing_counts(routing.expert_NK, routing.slot_NK, num_experts_);
     return routing;
   }
 

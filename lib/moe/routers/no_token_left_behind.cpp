@@ -9,6 +9,7 @@
 #include "lib/moe/token_choice.h"
 #include "lib/ops/assign_in_rounds.h"
 #include "lib/ops/gather_columns.h"
+#include "lib/ops/routing_counts.h"
 
 namespace stmoe {
 namespace {
@@ -45,20 +46,14 @@ class NoTokenLeftBehindRouter final : public Router {
     routing.expert_NK = places.expert_N1;
     routing.slot_NK = places.slot_N1;
     routing.weight_NK = gather_columns(scores.p_NE, places.expert_N1);
+    // The load that the experts were wanted for, not the one that the rounds levelled.
+    routing.tally.counts = routing_counts(choices.expert_NK.slice(1, 0, 1).contiguous(),
+                                          places.slot_N1, scorer_.num_experts());
     finish_routing(routing, scorer_, scores, choices.counted_NK, rule_, context);
-    set_load(routing.statistics, choices.expert_NK.slice(1, 0, 1).contiguous(), places.slot_N1);
     return routing;
   }
 
  private:
-  // The load that the experts were wanted for, not the one that the rounds levelled.
-  void set_load(RoutingStatistics& statistics, const Tensor& first_N1,
-                const Tensor& slot_N1) const {
-    const double entropy = statistics.entropy;
-    statistics = routing_statistics(first_N1, slot_N1, scorer_.num_experts());
-    statistics.entropy = entropy;
-  }
-
   int64_t rounds_;
   TokenScorer scorer_;
   BalanceRule rule_;

@@ -20,6 +20,7 @@
 #include "lib/ops/normal_noise.h"
 #include "lib/ops/router_entropy.h"
 #include "lib/ops/router_input.h"
+#include "lib/ops/routing_counts.h"
 #include "lib/ops/softmax_with_lse.h"
 #include "lib/ops/softplus.h"
 #include "lib/ops/top_k.h"
@@ -87,9 +88,8 @@ class NoisyTopKRouter final : public Router {
     routing.weight_NK = p_NK;
     routing.load_balance_loss = balance_loss(logits, largest, routing);
     routing.router_z_loss = no_loss(p_NK);
-    routing.statistics = routing_statistics(routing.expert_NK, routing.slot_NK, num_experts_);
-    routing.statistics.entropy =
-        router_entropy(p_NK.value(), kept_NK.value(), lse_N.value(), mask_N).item();
+    routing.tally = {routing_counts(routing.expert_NK, routing.slot_NK, num_experts_),
+                     router_entropy(p_NK.value(), kept_NK.value(), lse_N.value(), mask_N)};
     return routing;
   }
 
