@@ -10,6 +10,10 @@ void Readout::add(const Tensor& values, Reader reader) {
   STMOE_CHECK(parts_.empty() || parts_[0].values.device() == values.device(),
               "readout: of {} and of {}", name_of(parts_[0].values.device()),
               name_of(values.device()));
+  if (is_host_memory(layout_device(values.device()))) {
+    const Tensor numbers = values.to(DType::f64).contiguous();
+    return reader(numbers.span<double>());
+  }
   parts_.push_back({values, values.numel(), std::move(reader)});
 }
 

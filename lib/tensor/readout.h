@@ -16,7 +16,8 @@ class Readout {
   // The elements in order, converted to f64.
   using Reader = std::function<void(std::span<const double> values)>;
 
-  // `reader` is called by read(), in the order of adding. The tensor is kept until collect().
+  // `reader` is called by read(), in the order of adding, and the tensor is kept until collect();
+  // of a tensor that the host can read anyway, at once, and nothing is kept.
   void add(const Tensor& values, Reader reader);
   // Puts what was added so far side by side on the device; does not wait.
   void collect();
