@@ -91,15 +91,29 @@ struct ScaleGradient {
   }
 };
 
+// What a thread has of a row in the backward pass; extra may be null.
+template <class T, int V, int kHeld>
+struct NormOperands {
+  Vector<T, V> dy[held_or_one(kHeld)], x[held_or_one(kHeld)], extra[held_or_one(kHeld)];
+
+  STMOE_METHOD void read(int k, const T* all_dy, const T* all_x, const T* all_extra, int64_t at) {
+    dy[k] = load_vector<V>(all_dy + at);
+    x[k] = load_vector<V>(all_x + at);
+    if (all_extra) extra[k] = load_vector<V>(all_extra + at);
+  }
+};
+
 // dx = r g - x r^3 mean(g x) + extra with g = dy scale, dbranch = dropout(dx); partial[block] =
 // the sum over the block's rows of dy x r. extra and dbranch may be null, and dx and dbranch may be
-// dy or extra. Reads dy, x, extra, writes dx and dbranch: 5 b an element at most.
+// dy or extra. Reads dy, x, extra, writes dx and dbranch: 5 b an element at most. Where a row is
+// one vector a thread, the next row is on its way while the block adds up this one.
 template <class T, int V, int kHeld>
 STMOE_KERNEL norm_rows_backward_kernel(T* dx, T* dbranch, Compute<T>* partial, const T* extra,
                                        const T* dy, const T* x, const Compute<T>* scale,
                                        const Compute<T>* rstd, int64_t rows, int64_t rows_per_block,
                                        int row_units, UnitMask<Compute<T>> mask) {
   using C = Compute<T>;
+  constexpr bool kReadsAhead = kHeld == 1;
   STMOE_SHARED(C, shared, 2 * kWarp);
   ScaleGradient<V, kHeld, C> dscale;
   C* const mine = partial + block_index() * row_units * V;
@@ -108,38 +122,46 @@ STMOE_KERNEL norm_rows_backward_kernel(T* dx, T* dbranch, Compute<T>* partial, c
       for (int i = 0; i < V; ++i) mine[unit * V + i] = 0;
     });
   const int64_t first_row = block_index() * rows_per_block;
-  for (int64_t row = first_row; row < first_row + rows_per_block && row < rows; ++row) {
-    Vector<T, V> dys[held_or_one(kHeld)], xs[held_or_one(kHeld)], extras[held_or_one(kHeld)];
+  const int64_t last_row = first_row + rows_per_block < rows ? first_row + rows_per_block : rows;
+  NormOperands<T, V, kHeld> now, next;
+  const auto read = [&](NormOperands<T, V, kHeld>& into, int64_t row) {
+    if (row < last_row)
+      for_row_units<kHeld>(row_units, [&](int k, int unit) {
+        into.read(k, dy, x, extra, (row * row_units + unit) * V);
+      });
+  };
+  if constexpr (kReadsAhead) read(next, first_row);
+  for (int64_t row = first_row; row < last_row; ++row) {
     const int64_t first = row * row_units;
+    const C r = rstd[row];
+    if constexpr (kReadsAhead) {
+      now = next;
+      read(next, row + 1);
+    } else if constexpr (kHeld > 0) {
+      read(now, row);
+    }
     C dot = 0;
     for_row_units<kHeld>(row_units, [&](int k, int unit) {
-      const int64_t at = (first + unit) * V;
-      dys[k] = load_vector<V>(dy + at);
-      xs[k] = load_vector<V>(x + at);
-      if (kHeld > 0 && extra) extras[k] = load_vector<V>(extra + at);
+      if constexpr (kHeld == 0) now.read(k, dy, x, nullptr, (first + unit) * V);
       C scales[V];
       load_values(scales, scale + unit * V);
       STMOE_UNROLL
       for (int i = 0; i < V; ++i)
-        dot += load_as(dys[k].values[i]) * scales[i] * load_as(xs[k].values[i]);
+        dot += load_as(now.dy[k].values[i]) * scales[i] * load_as(now.x[k].values[i]);
     });
     dot = block_sum(dot, shared + (row - first_row) % 2 * kWarp);
-    const C r = rstd[row], c = dot * r * r * r / static_cast<C>(row_units * V);
+    const C c = dot * r * r * r / static_cast<C>(row_units * V);
     for_row_units<kHeld>(row_units, [&](int k, int unit) {
       const int64_t at = (first + unit) * V;
-      if constexpr (kHeld == 0) {
-        dys[k] = load_vector<V>(dy + at);
-        xs[k] = load_vector<V>(x + at);
-        if (extra) extras[k] = load_vector<V>(extra + at);
-      }
+      if constexpr (kHeld == 0) now.read(k, dy, x, extra, at);
       C scales[V], terms[V], result[V];
       load_values(scales, scale + unit * V);
       STMOE_UNROLL
       for (int i = 0; i < V; ++i) {
-        const C gradient = load_as(dys[k].values[i]), value = load_as(xs[k].values[i]);
+        const C gradient = load_as(now.dy[k].values[i]), value = load_as(now.x[k].values[i]);
         terms[i] = gradient * value * r;
         result[i] = gradient * scales[i] * r - value * c;
-        if (extra) result[i] += load_as(extras[k].values[i]);
+        if (extra) result[i] += load_as(now.extra[k].values[i]);
       }
       dscale.add(mine, k, unit, terms);
       Vector<T, V> rounded;
@@ -214,7 +236,7 @@ struct NormBackward {
 // Blocks of rows that have a partial sum of dscale each: many small ones fill the device, but are
 // read again. A function of the number of rows alone.
 inline int64_t norm_rows_per_block(int64_t rows) {
-  constexpr int64_t kLeast = 4, kMostBlocks = 1024;
+  constexpr int64_t kLeast = 4, kMostBlocks = 924;  // 7 for each of an H200's multiprocessors
   return std::max(kLeast, (rows + kMostBlocks - 1) / kMostBlocks);
 }
 
