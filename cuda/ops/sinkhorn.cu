@@ -28,71 +28,21 @@ STMOE_DEVICE void start_row(T* a, const T* logits, int64_t experts, bool is_real
     a[e] = is_real ? std::exp(logits[e] - largest) : T(0);
 }
 
-// Adds a warp's share of d0 a to `mine` by column, and writes d0 of its tokens. kHeld: values of a
-// row that a lane has; 0: rows too long for that, read twice. With kRows rows at a time, enough is
-// on its way to keep a multiprocessor's path to the second-level cache busy.
-template <int kHeld, int kRows, class T>
-STMOE_DEVICE void scale_rows(T* mine, T* row_factor, const T* a, const T* column_factor,
-                             int64_t tokens, int64_t experts, T share) {
-  const T epsilon = static_cast<T>(kEpsilon);
-  if constexpr (kHeld == 0) {
-    for (int64_t e = lane_index(); e < experts; e += kWarp) mine[e] = 0;
-    for (int64_t t = warp_index(); t < tokens; t += block_warps()) {
-      const T* row = a + t * experts;
-      T total = 0;
-      for (int64_t e = lane_index(); e < experts; e += kWarp) total += column_factor[e] * row[e];
-      const T factor = share / (warp_sum(total) + epsilon);
-      for (int64_t e = lane_index(); e < experts; e += kWarp) mine[e] += factor * row[e];
-      if (lane_index() == 0) row_factor[t] = factor;
-    }
-  } else {
-    T sums[kHeld] = {};
-    for (int64_t first = int64_t{warp_index()} * kRows; first < tokens;
-         first += int64_t{block_warps()} * kRows) {
-      T held[kRows][kHeld];
-      STMOE_UNROLL
-      for (int r = 0; r < kRows; ++r) STMOE_UNROLL
-      for (int k = 0; k < kHeld; ++k) {
-        const int64_t e = k * kWarp + lane_index();
-        held[r][k] = first + r < tokens && e < experts ? a[(first + r) * experts + e] : T(0);
-      }
-      STMOE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        T total = 0;
-        STMOE_UNROLL
-        for (int k = 0; k < kHeld; ++k) {
-          const int64_t e = k * kWarp + lane_index();
-          if (e < experts) total += column_factor[e] * held[r][k];
-        }
-        const T factor = share / (warp_sum(total) + epsilon);
-        STMOE_UNROLL
-        for (int k = 0; k < kHeld; ++k) sums[k] += factor * held[r][k];
-        if (lane_index() == 0 && first + r < tokens) row_factor[first + r] = factor;
-      }
-    }
-    STMOE_UNROLL
-    for (int k = 0; k < kHeld; ++k) {
-      const int64_t e = k * kWarp + lane_index();
-      if (e < experts) mine[e] = sums[k];
-    }
-  }
-}
-
-// One group a block. Shared memory: column factors [experts], then column sums [warps, experts].
-// row_factor: a value a token, on the device.
-template <int kHeld, int kRows, class T>
+// One group a block. Shared memory: column factors [experts], then column sums [warps, experts],
+// where a column is one lane's. row_factor: a value a token, on the device.
+template <class T>
 STMOE_KERNEL normalize_group(T* y, T* row_factor, const T* logits, const int32_t* mask,
                              int64_t tokens, int64_t experts, double tolerance,
                              int64_t max_iterations) {
   STMOE_SHARED(double, shared, 2 * kWarp);
   T* const column_factor = dynamic_smem<T>();
   T* const sums = column_factor + experts;
+  T* const mine = sums + warp_index() * experts;
   const int64_t first = block_index() * tokens;
-  T *const a = y + first * experts, *const d0 = row_factor + first;
   double real = 0;
   for (int64_t t = warp_index(); t < tokens; t += block_warps()) {
     const bool is_real = !mask || mask[first + t] != 0;
-    start_row(a + t * experts, logits + (first + t) * experts, experts, is_real);
+    start_row(y + (first + t) * experts, logits + (first + t) * experts, experts, is_real);
     real += is_real && lane_index() == 0 ? 1 : 0;
   }
   real = block_sum(real, shared);
@@ -102,8 +52,15 @@ STMOE_KERNEL normalize_group(T* y, T* row_factor, const T* logits, const int32_t
   const T share = T(1) / static_cast<T>(real > 1 ? real : 1.0);
   double change = 2 * tolerance;
   for (int64_t i = 0; i < max_iterations && change > tolerance; ++i) {
-    scale_rows<kHeld, kRows>(sums + warp_index() * experts, d0, a, column_factor, tokens, experts,
-                             share);
+    for (int64_t e = lane_index(); e < experts; e += kWarp) mine[e] = 0;
+    for (int64_t t = warp_index(); t < tokens; t += block_warps()) {
+      const T* row = y + (first + t) * experts;
+      T total = 0;
+      for (int64_t e = lane_index(); e < experts; e += kWarp) total += column_factor[e] * row[e];
+      const T factor = share / (warp_sum(total) + static_cast<T>(kEpsilon));
+      for (int64_t e = lane_index(); e < experts; e += kWarp) mine[e] += factor * row[e];
+      if (lane_index() == 0) row_factor[first + t] = factor;
+    }
     STMOE_SYNC_THREADS();
     double moved = 0;
     for (int64_t e = thread_index(); e < experts; e += block_threads()) {
@@ -114,46 +71,36 @@ STMOE_KERNEL normalize_group(T* y, T* row_factor, const T* logits, const int32_t
       moved += std::abs(factor - static_cast<double>(column_factor[e]));
       column_factor[e] = static_cast<T>(factor);
     }
-    // Its barrier also lets the warps see the new factors and write their sums again.
+    // Its barrier also lets the warps see the new factors and clear their sums.
     change = block_sum(moved, shared + i % 2 * kWarp) / static_cast<double>(experts);
   }
 
   for (int64_t t = warp_index(); t < tokens; t += block_warps())
     for (int64_t e = lane_index(); e < experts; e += kWarp)
-      a[t * experts + e] *= d0[t] * column_factor[e];
+      y[(first + t) * experts + e] *= row_factor[first + t] * column_factor[e];
 }
 
-// As many warps as have room for their column sums, and registers for their rows.
+// As many warps as have room for their column sums.
 template <class T>
 int warps_of(int64_t experts) {
   const auto room = static_cast<int64_t>(kSharedBytes / sizeof(T)) / experts - 1;
   STMOE_CHECK(room >= 1, "sinkhorn: {} experts do not fit on a GPU", experts);
-  return static_cast<int>(std::min<int64_t>(room, 16));
-}
-
-template <int kHeld, int kRows, class T>
-void normalize_groups(const Tensor& y_NE, const Tensor& logits_NE, const SinkhornOptions& options) {
-  const int64_t tokens = logits_NE.dim(0) / options.num_groups, experts = logits_NE.dim(1);
-  const Tensor row_factor =
-      Tensor::empty({logits_NE.dim(0)}, logits_NE.dtype(), logits_NE.device());
-  const int warps = warps_of<T>(experts);
-  launch(normalize_group<kHeld, kRows, T>, {options.num_groups}, warps * kWarp,
-         static_cast<size_t>((warps + 1) * experts) * sizeof(T), y_NE.data<T>(),
-         row_factor.data<T>(), logits_NE.data<T>(),
-         options.mask_N.defined() ? options.mask_N.data<int32_t>() : nullptr, tokens, experts,
-         options.tolerance, options.max_iterations);
+  return static_cast<int>(std::min<int64_t>(room, 32));
 }
 
 void normalize(const Tensor& y_NE, const Tensor& logits_NE, const SinkhornOptions& options) {
-  const int64_t experts = logits_NE.dim(1);
-  if (y_NE.numel() == 0) return;
+  const int64_t tokens = logits_NE.dim(0) / options.num_groups, experts = logits_NE.dim(1);
+  if (tokens == 0) return;
   visit_wide(logits_NE.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    if (experts <= kWarp) return normalize_groups<1, 8, T>(y_NE, logits_NE, options);
-    if (experts <= 2 * kWarp) return normalize_groups<2, 8, T>(y_NE, logits_NE, options);
-    if (experts <= 4 * kWarp) return normalize_groups<4, 4, T>(y_NE, logits_NE, options);
-    if (experts <= 8 * kWarp) return normalize_groups<8, 2, T>(y_NE, logits_NE, options);
-    normalize_groups<0, 1, T>(y_NE, logits_NE, options);
+    const Tensor row_factor =
+        Tensor::empty({logits_NE.dim(0)}, logits_NE.dtype(), logits_NE.device());
+    const int warps = warps_of<T>(experts);
+    launch(normalize_group<T>, {options.num_groups}, warps * kWarp,
+           static_cast<size_t>((warps + 1) * experts) * sizeof(T), y_NE.data<T>(),
+           row_factor.data<T>(), logits_NE.data<T>(),
+           options.mask_N.defined() ? options.mask_N.data<int32_t>() : nullptr, tokens, experts,
+           options.tolerance, options.max_iterations);
   });
 }
 

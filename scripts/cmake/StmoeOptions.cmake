@@ -10,6 +10,10 @@ foreach(option STMOE_CUDA STMOE_MPI STMOE_NCCL)
   endif()
 endforeach()
 option(STMOE_TESTS "Build the tests" ON)
+# Another value makes tests that can be carried to another machine (scripts/gpu_check.sh).
+set(STMOE_TEST_SOURCE_DIR ${PROJECT_SOURCE_DIR} CACHE STRING "Where tests look for the repository's files")
+set(STMOE_TEST_BINARY_DIR ${PROJECT_BINARY_DIR} CACHE STRING "Where tests write files")
+mark_as_advanced(STMOE_TEST_SOURCE_DIR STMOE_TEST_BINARY_DIR)
 option(STMOE_STATIC "Link archives instead of shared libraries where both exist: few files to carry (scripts/bundle.sh)" OFF)
 option(STMOE_WERROR "Treat warnings as errors" OFF)
 # Kernels are compiled for each of these besides plain x86-64 (lib/base/cpu_level.h), lowest first.

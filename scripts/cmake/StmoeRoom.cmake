@@ -124,8 +124,8 @@ function(stmoe_add_test room)
   endforeach()
   stmoe_add_map(test_${room})
   target_compile_options(test_${room} PRIVATE -O1)
-  target_compile_definitions(test_${room} PRIVATE STMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
-                                                  STMOE_BINARY_DIR="${PROJECT_BINARY_DIR}")
+  target_compile_definitions(test_${room} PRIVATE STMOE_SOURCE_DIR="${STMOE_TEST_SOURCE_DIR}"
+                                                  STMOE_BINARY_DIR="${STMOE_TEST_BINARY_DIR}")
   catch_discover_tests(test_${room} TEST_PREFIX "${room}: " ${ARGN}
                        PROPERTIES SKIP_REGULAR_EXPRESSION "skipped: " TIMEOUT 600)
 endfunction()

@@ -93,8 +93,7 @@ OpCase sinkhorn_case(int64_t groups, int64_t tokens, int64_t experts, bool is_ma
 
 TEST_CASE("sinkhorn scales rows and columns in turn", "[ops][router]") {
   check_ops({sinkhorn_case(1, 1, 1, false), sinkhorn_case(3, 40, 7, true),
-             sinkhorn_case(2, 130, 40, false), sinkhorn_case(1, 150, 100, true),
-             sinkhorn_case(2, 50, 256, false), sinkhorn_case(1, 20, 1300, true)});
+             sinkhorn_case(2, 130, 40, false), sinkhorn_case(1, 20, 1300, true)});
 }
 
 TEST_CASE("sinkhorn stops by itself on a device too", "[ops][router]") {
