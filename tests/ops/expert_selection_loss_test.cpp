@@ -46,5 +46,9 @@ TEST_CASE("expert_selection_loss is the mean square of what a token gets", "[ops
              make_case(2, 300, 128, true)});
 }
 
+TEST_CASE("expert_selection_loss speed", "[ops][router][.bench]") {
+  time_op(make_case(4, 2048, 128, false));
+}
+
 }  // namespace
 }  // namespace stmoe::test

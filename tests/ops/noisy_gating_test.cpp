@@ -130,5 +130,10 @@ TEST_CASE("top_k_load sums the probabilities of being among the k largest", "[op
              load_case(300, 40, 2, true)});
 }
 
+TEST_CASE("noisy gating speed", "[ops][router][.bench]") {
+  time_op(sums_case(8192, 2, 128, 0));
+  time_op(load_case(8192, 128, 2, false));
+}
+
 }  // namespace
 }  // namespace stmoe::test

@@ -137,5 +137,9 @@ TEST_CASE("sinkhorn refuses groups that do not divide the tokens", "[ops][router
                       Catch::Contains("2 groups of 5 tokens"));
 }
 
+TEST_CASE("sinkhorn speed", "[ops][router][.bench]") {
+  time_op(sinkhorn_case(2, 4096, 128, false));
+}
+
 }  // namespace
 }  // namespace stmoe::test

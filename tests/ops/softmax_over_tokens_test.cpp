@@ -48,5 +48,9 @@ TEST_CASE("softmax_over_tokens sums to one down each column of a group", "[ops][
              make_case(1, 0, 4, false), make_case(2, 700, 5, true)});
 }
 
+TEST_CASE("softmax_over_tokens speed", "[ops][router][.bench]") {
+  time_op(make_case(4, 2048, 128, false));
+}
+
 }  // namespace
 }  // namespace stmoe::test
