@@ -253,9 +253,16 @@ BalancedAssignment balanced_assignment(const Tensor& scores_NE, int64_t num_grou
               mask_N.shape().text(), scores_NE.dim(0));
   BalancedAssignment result;
   result.expert_N1 = Tensor::empty({scores_NE.dim(0), 1}, DType::i32, scores_NE.device());
-  result.num_chains = kernels<BalancedAssignmentKernels>(scores_NE.device())
-                          .assign(result.expert_N1, scores_NE.contiguous(), num_groups,
-                                  mask_N.defined() ? mask_N.contiguous() : mask_N);
+  // One chain after another, each a search: work for the host, whose tensors these are where the
+  // scores are a device's.
+  const Tensor scores = scores_NE.contiguous().on(Device::cpu);
+  const Tensor mask = mask_N.defined() ? mask_N.contiguous().on(Device::cpu) : mask_N;
+  const bool is_here = is_host_memory(scores_NE.device());
+  const Tensor expert_N1 =
+      is_here ? result.expert_N1 : Tensor::empty(result.expert_N1.shape(), DType::i32);
+  result.num_chains = kernels<BalancedAssignmentKernels>(scores.device())
+                          .assign(expert_N1, scores, num_groups, mask);
+  if (!is_here) result.expert_N1.copy_from(expert_N1);
   return result;
 }
 

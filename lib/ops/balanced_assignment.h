@@ -30,7 +30,8 @@ struct BalancedAssignmentKernels {
 
 // scores_NE f32 or f64, group-major, num_groups divides N. Tokens where mask_N (i32, may be
 // undefined) is 0 are left out, also of the count. A score that is not finite counts as the lowest
-// finite one of its group. No gradient.
+// finite one of its group. No gradient. For scores on a device the host waits, computes, and copies
+// the result there: such a step cannot be a CUDA graph.
 BalancedAssignment balanced_assignment(const Tensor& scores_NE, int64_t num_groups,
                                        const Tensor& mask_N = Tensor());
 

@@ -50,5 +50,20 @@ TEST_CASE("assign_in_rounds fills places without gaps, group by group", "[ops][r
       }
 }
 
+TEST_CASE("a GPU assigns the CPU's places in every round", "[ops][router]") {
+  struct Sizes {
+    int64_t tokens, k, experts, groups, capacity;
+  };
+  for (const Sizes& s :
+       {Sizes{0, 1, 2, 1, 3}, {1, 2, 2, 1, 0}, {600, 4, 37, 2, 7}, {700, 2, 5, 1, 140}}) {
+    const Tensor expert = draw_choices(s.tokens, s.k, s.experts, 8);
+    const RoundPlaces host = assign_in_rounds(expert, s.experts, s.groups, s.capacity);
+    const RoundPlaces places =
+        assign_in_rounds(expert.on(Device::emu), s.experts, s.groups, s.capacity);
+    REQUIRE(ints_on_host(places.expert_N1) == ints(host.expert_N1));
+    REQUIRE(ints_on_host(places.slot_N1) == ints(host.slot_N1));
+  }
+}
+
 }  // namespace
 }  // namespace stmoe::test

@@ -8,6 +8,7 @@
 
 #include "lib/base/threads.h"
 #include "tests/ops/choices.h"
+#include "tests/support/close.h"
 
 namespace stmoe::test {
 namespace {
@@ -120,6 +121,17 @@ TEST_CASE("balanced_assignment survives scores that are not finite, and threads"
   scores.data<float>()[13] = INFINITY;
   REQUIRE(counts(ints(balanced_assignment(scores, 1).expert_N1), 4) == std::vector<int64_t>(4, 16));
   REQUIRE_THROWS_WITH(balanced_assignment(scores, 5), Catch::Contains("5 groups"));
+}
+
+TEST_CASE("balanced_assignment of a device's scores is on the device", "[ops][router]") {
+  std::vector<double> values;
+  for (uint64_t i = 0; i < 40 * 5; ++i) values.push_back(random_uniform(RandomKey{6}, i));
+  const Tensor scores = Tensor::from<double>({40, 5}, values).to(DType::f32);
+  const Tensor mask = Tensor::from<int32_t>({40}, std::vector<int32_t>(40, 1));
+  const auto host = balanced_assignment(scores, 2, mask);
+  const auto there = balanced_assignment(scores.on(Device::emu), 2, mask.on(Device::emu));
+  REQUIRE(there.expert_N1.device() == Device::emu);
+  require_same_bits(there.expert_N1.on(Device::cpu), host.expert_N1);
 }
 
 }  // namespace

@@ -72,5 +72,32 @@ TEST_CASE("choose_tokens refuses groups that do not divide the tokens", "[ops][r
                       Catch::Contains("2 groups of 5 tokens"));
 }
 
+TEST_CASE("a GPU chooses the CPU's tokens", "[ops][router]") {
+  struct Sizes {
+    int64_t groups, rows, columns, capacity;
+  };
+  for (const Sizes& s :
+       {Sizes{1, 0, 3, 2}, {1, 1, 1, 1}, {2, 90, 37, 17}, {1, 50, 3, 0}, {2, 20, 5, 30}})
+    for (DType dtype : {DType::f32, DType::f64}) {
+      std::vector<double> values;
+      std::vector<int32_t> mask;
+      for (int64_t i = 0; i < s.groups * s.rows * s.columns; ++i) {
+        const double value =
+            std::floor(random_uniform(RandomKey{5}, static_cast<uint64_t>(i)) * 20);
+        values.push_back(value == 3 ? std::nan("") : value == 4 ? -0.0 : value - 4);
+      }
+      for (int64_t n = 0; n < s.groups * s.rows; ++n) mask.push_back(n % 4 == 1 ? 0 : 1);
+      const Tensor tensor = Tensor::from<double>({s.groups * s.rows, s.columns}, values).to(dtype);
+      for (const Tensor& mask_N : {Tensor(), Tensor::from<int32_t>({s.groups * s.rows}, mask)}) {
+        const ChosenTokens host = choose_tokens(tensor, s.groups, s.capacity, mask_N);
+        const ChosenTokens chosen =
+            choose_tokens(tensor.on(Device::emu), s.groups, s.capacity,
+                          mask_N.defined() ? mask_N.on(Device::emu) : mask_N);
+        REQUIRE(ints_on_host(chosen.expert_NE) == ints(host.expert_NE));
+        REQUIRE(ints_on_host(chosen.slot_NE) == ints(host.slot_NE));
+      }
+    }
+}
+
 }  // namespace
 }  // namespace stmoe::test

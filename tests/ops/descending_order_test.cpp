@@ -38,5 +38,20 @@ TEST_CASE("descending_order agrees with a plain stable sort of many values", "[o
   REQUIRE(ints(descending_order(Tensor::from<double>({5000}, values), 1)) == expected);
 }
 
+TEST_CASE("a GPU sorts as the CPU does", "[ops][router]") {
+  for (const auto& [groups, tokens] :
+       {std::pair<int64_t, int64_t>{1, 0}, {1, 1}, {3, 400}, {1, 1300}})
+    for (DType dtype : {DType::f32, DType::f64}) {
+      std::vector<double> values;
+      for (uint64_t i = 0; i < static_cast<uint64_t>(groups * tokens); ++i) {
+        const double value = static_cast<double>(random_bits(RandomKey{2}, i) % 300) - 150;
+        values.push_back(value == 7 ? -0.0 : value / 256);
+      }
+      const Tensor value = Tensor::from<double>({groups * tokens}, values).to(dtype);
+      REQUIRE(ints_on_host(descending_order(value.on(Device::emu), groups)) ==
+              ints(descending_order(value, groups)));
+    }
+}
+
 }  // namespace
 }  // namespace stmoe::test

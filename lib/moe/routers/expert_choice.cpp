@@ -15,6 +15,7 @@
 
 #include "lib/moe/router_parts.h"
 #include "lib/ops/add.h"
+#include "lib/ops/choose_all.h"
 #include "lib/ops/choose_tokens.h"
 #include "lib/ops/expert_selection_loss.h"
 #include "lib/ops/linear.h"
@@ -25,38 +26,6 @@
 
 namespace stmoe {
 namespace {
-
-struct InverseCountsKernels {
-  static constexpr const char* kOp = "inverse_counts";
-  // Entries of a token's row: 1 / number of experts that took it, or 1.
-  void (*fill)(const Tensor& inverse_NE, const Tensor& expert_NE);
-};
-
-template <class T>
-void fill_inverse_counts(const Tensor& inverse_NE, const Tensor& expert_NE) {
-  const int64_t experts = expert_NE.dim(1);
-  for (int64_t n = 0; n < expert_NE.dim(0); ++n) {
-    const int32_t* expert = expert_NE.data<int32_t>() + n * experts;
-    const int64_t count = std::count_if(expert, expert + experts, [](int32_t e) { return e >= 0; });
-    std::fill_n(inverse_NE.data<T>() + n * experts, experts,
-                T{1} / static_cast<T>(std::max<int64_t>(count, 1)));
-  }
-}
-
-void inverse_counts_cpu(const Tensor& inverse_NE, const Tensor& expert_NE) {
-  if (inverse_NE.dtype() == DType::f64)
-    fill_inverse_counts<double>(inverse_NE, expert_NE);
-  else
-    fill_inverse_counts<float>(inverse_NE, expert_NE);
-}
-
-STMOE_REGISTER_KERNELS(InverseCountsKernels, cpu, {inverse_counts_cpu})
-
-Tensor inverse_counts(const Tensor& expert_NE, DType dtype) {
-  const Tensor inverse_NE = Tensor::empty(expert_NE.shape(), dtype, expert_NE.device());
-  kernels<InverseCountsKernels>(expert_NE.device()).fill(inverse_NE, expert_NE);
-  return inverse_NE;
-}
 
 class ExpertChoiceRouter final : public Router {
  public:

@@ -3,33 +3,56 @@
 // 3.1; ParlAI's projects/params_vs_compute): a fixed, random expert for each token id. No router
 // weights, no losses, weight 1; training moves nothing here.
 //   expert(id) = permutation_b[id mod E],  b = id / E (rounded down), permutation_b random for each
-//   b
+//   b; from 2^18 ids on (rounded up to a multiple of E) they begin again
 // Every run of E ids from a multiple of E on has each expert once, so that experts have equally
 // many ids, whatever the vocabulary's size; ids near each other are often about equally frequent
 // (vocabularies are sorted by frequency), which balances tokens too, as far as one id is not a
 // large share of the text by itself. In the decoder the id is that of the layer's input token,
 // which is known when text is generated.
+#include <algorithm>
 #include <numeric>
 
 #include "lib/moe/router_parts.h"
 #include "lib/ops/assign_slots.h"
+#include "lib/ops/look_up.h"
 #include "lib/ops/routing_counts.h"
 
 namespace stmoe {
 namespace {
 
-// Experts of the ids, drawn as far as ids have been seen. A pure function of the key and the id:
-// what is kept only saves drawing again.
+// Experts of the ids. A pure function of the key and the id: what is kept only saves drawing again.
 class HashTable {
  public:
-  HashTable(RandomKey key, int64_t num_experts) : key_(key), num_experts_(num_experts) {}
+  HashTable(RandomKey key, int64_t num_experts)
+      : key_(key),
+        num_experts_(num_experts),
+        period_((kMostIds + num_experts - 1) / num_experts * num_experts) {}
 
-  int32_t expert(int64_t id) {
-    while (id >= static_cast<int64_t>(expert_.size())) draw_block();
-    return expert_[static_cast<size_t>(id)];
+  // For these ids: on a host as far as they go, on a device all of it, once.
+  const Tensor& table(const Tensor& id_N) {
+    const Device device = id_N.device();
+    int64_t ids = is_planning() ? 0 : period_;
+    if (is_host_memory(device) && !is_planning()) {
+      ids = 0;
+      for (int32_t id : id_N.contiguous().span<int32_t>()) ids = std::max<int64_t>(ids, id + 1);
+      ids = std::min(ids, period_);
+    }
+    if (!table_.defined() || table_.device() != device || table_.numel() < ids) {
+      draw(ids);
+      table_ = Tensor::empty_on_heap({std::ssize(expert_)}, DType::i32, device);
+      table_.copy_from(Tensor::from<int32_t>(table_.shape(), expert_));
+    }
+    return table_;
   }
+  int64_t period() const { return period_; }
 
  private:
+  // More than any vocabulary has.
+  static constexpr int64_t kMostIds = 1 << 18;
+
+  void draw(int64_t ids) {
+    while (std::ssize(expert_) < ids) draw_block();
+  }
   // The experts of the next num_experts ids: Fisher and Yates' shuffle.
   void draw_block() {
     const size_t first = expert_.size(), count = static_cast<size_t>(num_experts_);
@@ -41,29 +64,10 @@ class HashTable {
   }
 
   RandomKey key_;
-  int64_t num_experts_;
+  int64_t num_experts_, period_;
   std::vector<int32_t> expert_;
+  Tensor table_;  // as far as it is drawn
 };
-
-struct HashLookUpKernels {
-  static constexpr const char* kOp = "hash_look_up";
-  // Tokens where mask_N (may be undefined) is 0 have no expert.
-  void (*look_up)(const Tensor& expert_N1, const Tensor& token_id_N, const Tensor& mask_N,
-                  HashTable& table);
-};
-
-void look_up_cpu(const Tensor& expert_N1, const Tensor& token_id_N, const Tensor& mask_N,
-                 HashTable& table) {
-  const auto id = token_id_N.span<int32_t>();
-  auto expert = expert_N1.span<int32_t>();
-  for (size_t n = 0; n < id.size(); ++n) {
-    STMOE_CHECK(id[n] >= 0, "hash: token {} has id {}", n, id[n]);
-    const bool is_skipped = mask_N.defined() && mask_N.span<int32_t>()[n] == 0;
-    expert[n] = is_skipped ? -1 : table.expert(id[n]);
-  }
-}
-
-STMOE_REGISTER_KERNELS(HashLookUpKernels, cpu, {look_up_cpu})
 
 class HashRouter final : public Router {
  public:
@@ -106,9 +110,8 @@ class HashRouter final : public Router {
     Routing routing;
     routing.num_groups = context.num_groups;
     routing.capacity = config_.capacity == "none" ? tokens / context.num_groups : context.capacity;
-    routing.expert_NK = Tensor::empty({tokens, 1}, DType::i32, x_ND.device());
-    kernels<HashLookUpKernels>(x_ND.device())
-        .look_up(routing.expert_NK, context.token_id_N, mask_N, table_);
+    routing.expert_NK =
+        look_up(table_.table(context.token_id_N), context.token_id_N, table_.period(), mask_N);
     routing.slot_NK =
         assign_slots(routing.expert_NK, {num_experts_, context.num_groups, routing.capacity, {}});
     routing.weight_NK = Var(Tensor::full({tokens, 1}, dtype, 1.0, x_ND.device()));

@@ -11,6 +11,7 @@
 #include "lib/moe/router_parts.h"
 #include "lib/ops/activation.h"
 #include "lib/ops/add.h"
+#include "lib/ops/choose_all.h"
 #include "lib/ops/expert_bias.h"
 #include "lib/ops/hold_back.h"
 #include "lib/ops/linear.h"
@@ -29,33 +30,15 @@ struct AffineLayer {
         bias_O(scope.create("bias", {out}, Initializer::constant(0))) {}
 
   Var forward(const Var& x_NI) const {
-    const auto tokens = static_cast<int32_t>(x_NI.dim(0));
-    const Tensor first_row = Tensor::from<int32_t>({2}, {0, tokens});  // one expert's rows
+    // One expert's rows; made on the device, which copies nothing from the host.
+    const Tensor first_row = Tensor::zeros({2}, DType::i32, x_NI.device());
+    first_row.slice(0, 1, 2).fill(static_cast<double>(x_NI.dim(0)));
     return expert_bias(linear(x_NI, kernel_IO), reshape(bias_O, {1, bias_O.dim(0)}), first_row,
                        ExpertBias::additive);
   }
 
   Var kernel_IO, bias_O;
 };
-
-struct ChooseAllKernels {
-  static constexpr const char* kOp = "choose_all";
-  // Every expert takes every token that is not masked; a token's place is its number.
-  void (*choose)(const Tensor& expert_NE, const Tensor& slot_NE, const Tensor& mask_N);
-};
-
-void choose_all_cpu(const Tensor& expert_NE, const Tensor& slot_NE, const Tensor& mask_N) {
-  const int64_t experts = expert_NE.dim(1);
-  for (int64_t n = 0; n < expert_NE.dim(0); ++n) {
-    const bool is_skipped = mask_N.defined() && mask_N.data<int32_t>()[n] == 0;
-    for (int64_t e = 0; e < experts; ++e) {
-      expert_NE.data<int32_t>()[n * experts + e] = is_skipped ? -1 : static_cast<int32_t>(e);
-      slot_NE.data<int32_t>()[n * experts + e] = is_skipped ? -1 : static_cast<int32_t>(n);
-    }
-  }
-}
-
-STMOE_REGISTER_KERNELS(ChooseAllKernels, cpu, {choose_all_cpu})
 
 class SoftRouter final : public Router {
  public:
@@ -109,10 +92,9 @@ class SoftRouter final : public Router {
           hold_back(softmax.p_NE.value(), context.num_groups, config_.balance_margin, mask_N));
       routing.weight_NK = softmax_with_lse(add(logits_NE, waits_NE)).p_NE;
     }
-    const Shape entries = {x_ND.dim(0), num_experts_};
-    routing.expert_NK = Tensor::empty(entries, DType::i32, x_ND.device());
-    routing.slot_NK = Tensor::empty(entries, DType::i32, x_ND.device());
-    kernels<ChooseAllKernels>(x_ND.device()).choose(routing.expert_NK, routing.slot_NK, mask_N);
+    const AllChosen chosen = choose_all(x_ND.dim(0), num_experts_, x_ND.device(), mask_N);
+    routing.expert_NK = chosen.expert_NE;
+    routing.slot_NK = chosen.slot_NE;
     finish_without_balance(routing, logits_NE, softmax, mask_N);
     return routing;
   }
