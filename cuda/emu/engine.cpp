@@ -56,7 +56,7 @@ std::vector<std::unique_ptr<Fiber>>& fiber_pool(size_t count) {
 class Block {
  public:
   Block(const LaunchShape& shape, const Body& body);
-  void run(Index3 index);
+  void run(Index3 index, bool is_backwards);
 
   Thread& current() { return threads_[current_]; }
   size_t current_index() const { return current_; }
@@ -176,7 +176,7 @@ void Block::report_deadlock() const {
   throw BugError(format("kernel: threads wait for others that never come: {}", text));
 }
 
-void Block::run(Index3 index) {
+void Block::run(Index3 index, bool is_backwards) {
   poison();
   for (size_t i = 0; i < threads_.size(); ++i) {
     threads_[i] = {};
@@ -187,7 +187,8 @@ void Block::run(Index3 index) {
   size_t finished = 0;
   while (finished < threads_.size()) {
     bool has_moved = false;
-    for (size_t i = 0; i < threads_.size(); ++i) {
+    for (size_t turn = 0; turn < threads_.size(); ++turn) {
+      const size_t i = is_backwards ? threads_.size() - 1 - turn : turn;
       if (fibers_[i]->has_finished() || threads_[i].waiting != Waiting::nothing) continue;
       resume(i);
       has_moved = true;
@@ -229,7 +230,7 @@ void run(const LaunchShape& shape, const Body& body, uint64_t seed) {
   if (count == 0) return;
   const MemoryAccess access;
   Block one(shape, body);
-  for (size_t i : order) one.run(index_of(i, shape.grid));
+  for (size_t i : order) one.run(index_of(i, shape.grid), random.below(2) != 0);
 }
 
 const Coordinates& coordinates() { return block().current().coordinates; }

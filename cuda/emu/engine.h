@@ -2,8 +2,9 @@
 // Runs a kernel on the host: one fiber for each CUDA thread, one block after the other, on the
 // calling thread. Shows wrong indices, reads of shared memory that nobody wrote, barriers that not
 // all threads reach, shuffles with lanes that have left, and results that hang on the order of
-// blocks: blocks run in a random order of a given seed, and shared memory is filled with 0xff
-// before each of them. It does not show races between warps, nor what tensor cores and
+// blocks or of a block's threads: blocks run in a random order of a given seed, the threads of each
+// from the first to the last or from the last to the first, and shared memory is filled with 0xff
+// before each of them. Other races between warps it does not show, nor what tensor cores and
 // asynchronous copies do.
 //
 // A kernel's error ends the launch with a BugError that names the kernel's line.

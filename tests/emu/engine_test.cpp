@@ -40,6 +40,14 @@ STMOE_KERNEL record_order(std::vector<int>* order) {
   if (thread_index() == 0) order->push_back(static_cast<int>(block_index()));
 }
 
+// Without a barrier between.
+STMOE_KERNEL read_neighbour(float* y) {
+  STMOE_SHARED(float, tile, 64);
+  tile[thread_index()] = 1;
+  const float neighbour = tile[(thread_index() + 32) % 64];
+  if (thread_index() == 40) y[block_index()] = neighbour;
+}
+
 STMOE_KERNEL read_unwritten(float* y) {
   STMOE_SHARED(float, tile, 32);
   y[thread_index()] = tile[thread_index()] + dynamic_smem<float>()[thread_index()];
@@ -110,6 +118,14 @@ TEST_CASE("blocks run in a random order of a given seed", "[emu]") {
   launch(record_order, Grid{50, 1}, 32, 0, &order);
   CHECK(std::set<int>(order.begin(), order.end()).size() == 50);
   CHECK_FALSE(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST_CASE("what hangs on the order of warps differs from block to block", "[emu]") {
+  const emu::HostPointers host_pointers;
+  std::vector<float> y(50);
+  launch(read_neighbour, Grid{50, 1}, 64, 0, y.data());
+  const auto unwritten = std::ranges::count_if(y, [](float each) { return std::isnan(each); });
+  CHECK((0 < unwritten && unwritten < 50));
 }
 
 TEST_CASE("shared memory that nobody wrote is not a number", "[emu]") {

@@ -2,6 +2,7 @@
 // Attention on a GPU, emulated and where there is one: both ways against the CPU.
 #include <catch2/catch.hpp>
 
+#include "lib/autograd/tape.h"
 #include "tests/ops/attention_case.h"
 
 namespace stmoe {
@@ -102,6 +103,35 @@ TEST_CASE("a GPU's two ways to attention: dropout", "[ops][attention][gpu_attent
 TEST_CASE("attention on a GPU with other widths of heads", "[ops][attention][gpu_attention]") {
   for (int64_t width : {32, 40, 72})
     test::check_op(test::z_loss_case({.queries = 23, .keys = 45, .heads = 3, .width = width}));
+}
+
+TEST_CASE("attention on a GPU reads heads where the projections left them",
+          "[ops][attention][gpu_attention]") {
+  const auto draw = [](const Shape& shape, const char* name) {
+    const Tensor x = Tensor::empty(shape, DType::f32);
+    for (int64_t i = 0; i < x.numel(); ++i)
+      x.data<float>()[i] = random_uniform(RandomKey{5}.fold(name), static_cast<uint64_t>(i)) - 0.5f;
+    return x.to(DType::bf16);
+  };
+  // Queries, keys and values side by side; then each row of a head one element off, which the fused
+  // kernels do not take.
+  const Tensor aligned = draw({2, 40, 6, 64}, "aligned"), odd = draw({2, 40, 6, 67}, "odd");
+  const Tensor dy = draw({2, 40, 2, 64}, "dy");
+  for (bool is_aligned : {true, false}) {
+    const auto run = [&](Device device) {
+      const Tensor there = is_aligned ? aligned.on(device) : odd.on(device).slice(3, 1, 65);
+      Var inputs[3];
+      for (int i = 0; i < 3; ++i) inputs[i] = Var::leaf(there.slice(2, 2 * i, 2 * i + 2));
+      const Var y = attention(inputs[0], inputs[1], inputs[2], Var(), 0, {});
+      backward({y}, {dy.on(device)});
+      std::vector<Tensor> results{y.value()};
+      for (const Var& input : inputs) results.push_back(input.grad());
+      return results;
+    };
+    const auto expected = run(Device::cpu), actual = run(Device::emu);
+    for (size_t i = 0; i < expected.size(); ++i)
+      test::require_close(actual[i].on(Device::cpu), expected[i], {2e-2, 2e-2});
+  }
 }
 
 TEST_CASE("fused attention says what it needs", "[ops][attention][gpu_attention]") {
