@@ -9,6 +9,7 @@
 #include "cuda/runtime/gpu.h"
 #include "lib/base/error.h"
 #include "lib/tensor/device_info.h"
+#include "lib/tensor/host_copies.h"
 #include "lib/tensor/step_graph.h"
 #include "lib/tensor/tensor.h"
 #include "tests/support/close.h"
@@ -108,6 +109,22 @@ TEST_CASE("a GPU without room says how much was asked for and which keys lower i
   } catch (const OutOfMemoryError& error) {
     CHECK_THAT(error.what(), Contains("65536.00 GiB asked for") && Contains("data.batch_size") &&
                                  Contains("train.accumulate"));
+  }
+}
+
+TEST_CASE("copies for the host have the bytes of when they were asked for", "[cuda][gpu]") {
+  if (!has_gpu()) return;
+  std::vector<Tensor> tensors, expected;
+  for (const int64_t count : {int64_t{3}, int64_t{0}, int64_t{40} << 20, int64_t{1}}) {
+    expected.push_back(Tensor::full({count}, DType::f32, static_cast<double>(count) + 0.5));
+    tensors.push_back(expected.back().on(Device::cuda));
+  }
+  const auto copies = start_host_copies(tensors);
+  copies->wait_until_read();
+  for (const Tensor& tensor : tensors) tensor.fill(-1);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    test::require_same_bits(copies->wait(i), expected[i]);
+    if (tensors[i].numel() > 0) CHECK(tensors[i].slice(0, 0, 1).item() == -1);
   }
 }
 
