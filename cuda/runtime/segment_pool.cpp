@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Best fit; free neighbours are joined at once.
+// Best fit; free neighbours in a segment are joined at once.
 #include "cuda/runtime/segment_pool.h"
 
 #include <algorithm>
@@ -37,12 +37,20 @@ bool SegmentPool::take_segment(size_t bytes, bool is_small) {
   return true;
 }
 
+SegmentPool::FreePieces::iterator SegmentPool::find_free(size_t bytes, bool is_small) {
+  FreePieces& free = free_[is_small];
+  const auto found = free.lower_bound({bytes, nullptr});
+  const bool fits =
+      found != free.end() &&
+      (is_small || found->first - bytes <= std::max(found->first / kMostUnused, kLargeMultiple));
+  return fits ? found : free.end();
+}
+
 std::byte* SegmentPool::allocate(size_t bytes, bool may_trim) {
   bytes = round_up(std::max<size_t>(bytes, 1), kAlignment);
   const bool is_small = bytes <= kMostSmall;
-  auto& free = free_[is_small];
-  auto found = free.lower_bound({bytes, nullptr});
-  if (found == free.end()) {
+  auto found = find_free(bytes, is_small);
+  if (found == free_[is_small].end()) {
     // Unused segments beside a large new one would be memory twice.
     if (may_trim && bytes >= kTrimsBefore) trim();
     bool has_room = take_segment(bytes, is_small);
@@ -51,17 +59,16 @@ std::byte* SegmentPool::allocate(size_t bytes, bool may_trim) {
       has_room = take_segment(bytes, is_small);
     }
     if (!has_room) return nullptr;
-    found = free.lower_bound({bytes, nullptr});
+    found = find_free(bytes, is_small);
   }
   const auto piece = pieces_.find(found->second);
   set_free(piece, false);
-  if (const size_t rest = piece->second.bytes - bytes; rest > 0) {
+  if (const size_t rest = piece->second.bytes - bytes; is_small && rest > 0) {
     piece->second.bytes = bytes;
-    set_free(
-        pieces_.emplace(piece->first + bytes, Piece{.bytes = rest, .is_small = is_small}).first,
-        true);
+    const auto next = pieces_.emplace(piece->first + bytes, Piece{.bytes = rest, .is_small = true});
+    set_free(next.first, true);
   }
-  in_use_ += bytes;
+  in_use_ += piece->second.bytes;
   return piece->first;
 }
 

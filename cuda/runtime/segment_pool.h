@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device memory asked for and released again and again: taken from the system in segments, which
-// are divided among those who ask and kept when they are done. Small pieces have segments of their
-// own, so that they do not break up large ones. Plain C++; the system is given, so that tests need
-// no GPU. Not thread-safe.
+// Device memory asked for and released again and again: taken from the system in segments that are
+// kept when they are done with. Small pieces divide segments among them; a large one has a segment
+// of its own, so that what is released can always go back whole: the system joins it to whatever is
+// asked for next, and no room is lost in between. Plain C++; the system is given, so that tests
+// need no GPU. Not thread-safe.
 //
 // Memory released is given to the next who asks: right where all work is done in the order in which
 // it is asked for.
@@ -18,10 +19,12 @@ namespace stmoe::gpu {
 class SegmentPool {
  public:
   static constexpr size_t kAlignment = 512;
-  static constexpr size_t kMostSmall = size_t{1} << 20;      // pieces in shared segments
-  static constexpr size_t kSmallSegment = size_t{16} << 20;  // of small pieces
+  static constexpr size_t kMostSmall = size_t{8} << 20;      // pieces in shared segments
+  static constexpr size_t kSmallSegment = size_t{64} << 20;  // of small pieces
   static constexpr size_t kLargeMultiple = size_t{2} << 20;  // sizes of all other segments
   static constexpr size_t kTrimsBefore = size_t{256} << 20;  // a segment of this size
+  // A kept segment serves a large piece that leaves at most this part of it unused.
+  static constexpr size_t kMostUnused = 8;
 
   struct System {
     std::byte* (*take)(size_t bytes);  // null where there is no room
@@ -46,8 +49,10 @@ class SegmentPool {
   };
   using Pieces = std::map<std::byte*, Piece>;
   using FreeKey = std::pair<size_t, std::byte*>;
+  using FreePieces = std::set<FreeKey>;
 
-  std::set<FreeKey>& free_of(const Piece& piece) { return free_[piece.is_small]; }
+  FreePieces& free_of(const Piece& piece) { return free_[piece.is_small]; }
+  FreePieces::iterator find_free(size_t bytes, bool is_small);
   bool take_segment(size_t bytes, bool is_small);
   void set_free(Pieces::iterator piece, bool is_free);
   bool is_whole_segment(Pieces::const_iterator piece) const;
@@ -55,7 +60,7 @@ class SegmentPool {
 
   System system_;
   Pieces pieces_;
-  std::set<FreeKey> free_[2];  // large, small
+  FreePieces free_[2];  // large, small
   size_t in_use_ = 0, taken_ = 0;
 };
 

@@ -44,34 +44,42 @@ SegmentPool pool_with(size_t bytes) {
 
 }  // namespace
 
-TEST_CASE("released memory is given to the next who asks, and neighbours are joined",
-          "[cuda][memory]") {
-  SegmentPool pool = pool_with(64 * kMiB);
+TEST_CASE("small pieces share segments, and free neighbours are joined", "[cuda][memory]") {
+  SegmentPool pool = pool_with(256 * kMiB);
   std::byte* const a = pool.allocate(3 * kMiB, true);
   CHECK(taken.size() == 1);
-  CHECK(pool.bytes_taken() == 4 * kMiB);
+  CHECK(pool.bytes_taken() == SegmentPool::kSmallSegment);
   CHECK(reinterpret_cast<uintptr_t>(a) % SegmentPool::kAlignment == 0);
+  CHECK(pool.allocate(100, true) == a + 3 * kMiB);
+  CHECK(pool.allocate(1, true) == a + 3 * kMiB + SegmentPool::kAlignment);
   pool.release(a);
-  CHECK(pool.allocate(4 * kMiB, true) == a);
+  CHECK(pool.allocate(2 * kMiB, true) == a);
+  CHECK(pool.allocate(kMiB, true) == a + 2 * kMiB);
   pool.release(a);
-  std::vector<std::byte*> parts;
-  for (int i = 0; i < 3; ++i) parts.push_back(pool.allocate(kMiB + 512, true));
-  CHECK(taken.size() == 1);
-  CHECK(pool.bytes_in_use() == 3 * kMiB + 3 * 512);
-  for (int i : {0, 2, 1}) pool.release(parts[static_cast<size_t>(i)]);
+  pool.release(a + 2 * kMiB);
+  pool.release(a + 3 * kMiB);
+  pool.release(a + 3 * kMiB + SegmentPool::kAlignment);
   CHECK(pool.bytes_in_use() == 0);
-  CHECK(pool.allocate(4 * kMiB, true) == a);
+  // Joined again: eight of the largest small pieces fill the segment.
+  for (int i = 0; i < 8; ++i) CHECK(pool.allocate(8 * kMiB, true) != nullptr);
+  CHECK(taken.size() == 1);
 }
 
-TEST_CASE("small pieces share segments of their own", "[cuda][memory]") {
-  SegmentPool pool = pool_with(64 * kMiB);
-  std::byte* const small = pool.allocate(1, true);
-  std::byte* const large = pool.allocate(2 * kMiB, true);
-  CHECK(pool.bytes_taken() == SegmentPool::kSmallSegment + 2 * kMiB);
-  CHECK(pool.allocate(100, true) == small + SegmentPool::kAlignment);
-  pool.release(large);
+TEST_CASE("a large piece has a segment of its own, kept for the next of its size",
+          "[cuda][memory]") {
+  SegmentPool pool = pool_with(256 * kMiB);
+  std::byte* const a = pool.allocate(33 * kMiB, true);
+  CHECK(pool.bytes_taken() == 34 * kMiB);
+  CHECK(pool.bytes_in_use() == 34 * kMiB);
+  pool.release(a);
+  CHECK(pool.allocate(31 * kMiB, true) == a);
+  CHECK(pool.bytes_in_use() == 34 * kMiB);
+  pool.release(a);
+  // Too little for it: another one.
+  CHECK(pool.allocate(20 * kMiB, true) != a);
+  CHECK(pool.bytes_taken() == 54 * kMiB);
   pool.trim();
-  CHECK(pool.bytes_taken() == SegmentPool::kSmallSegment);
+  CHECK(pool.bytes_taken() == 20 * kMiB);
   CHECK(returned == 1);
 }
 
@@ -81,9 +89,18 @@ TEST_CASE("unused segments go back where the system has no more room, but not wh
   std::byte* const a = pool.allocate(12 * kMiB, true);
   CHECK(pool.allocate(12 * kMiB, true) == nullptr);
   pool.release(a);
-  CHECK(pool.allocate(14 * kMiB, false) == nullptr);
-  CHECK(pool.allocate(14 * kMiB, true) != nullptr);
-  CHECK(pool.bytes_taken() == 14 * kMiB);
+  CHECK(pool.allocate(16 * kMiB, false) == nullptr);
+  CHECK(pool.allocate(16 * kMiB, true) != nullptr);
+  CHECK(pool.bytes_taken() == 16 * kMiB);
+}
+
+TEST_CASE("all room can be had again, in whatever pieces it was used before", "[cuda][memory]") {
+  SegmentPool pool = pool_with(1000 * kMiB);
+  std::vector<std::byte*> pieces;
+  for (int i = 0; i < 10; ++i) pieces.push_back(pool.allocate(100 * kMiB, true));
+  for (size_t i = 0; i < 10; i += 2) pool.release(pieces[i]);
+  // Half is free, none of it next to another free piece.
+  CHECK(pool.allocate(500 * kMiB, true) != nullptr);
 }
 
 TEST_CASE("a large segment is taken after unused ones went back", "[cuda][memory]") {
@@ -94,7 +111,7 @@ TEST_CASE("a large segment is taken after unused ones went back", "[cuda][memory
 }
 
 TEST_CASE("pieces never overlap, whatever the order of asking and releasing", "[cuda][memory]") {
-  SegmentPool pool = pool_with(512 * kMiB);
+  SegmentPool pool = pool_with(2048 * kMiB);
   RandomStream random{RandomKey{7}};
   std::map<std::byte*, size_t> alive;
   for (int i = 0; i < 3000; ++i) {
@@ -104,7 +121,7 @@ TEST_CASE("pieces never overlap, whatever the order of asking and releasing", "[
       alive.erase(chosen);
       continue;
     }
-    const size_t bytes = random.below(i % 3 ? 4 * kMiB : 5000);
+    const size_t bytes = random.below(i % 3 ? 20 * kMiB : 5000);
     std::byte* const data = pool.allocate(bytes, true);
     REQUIRE(data != nullptr);
     const auto next = alive.lower_bound(data);
