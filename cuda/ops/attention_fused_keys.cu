@@ -138,8 +138,8 @@ struct GradientRows {
 // shared memory, and the queries that may see them pass by in tiles with dy, one arriving while the
 // other is used. 64 queries cost a warp four products: 128 mma and 80 ldmatrix at d_kv 64, twice
 // that at 128. A key's sums are one warp's, in the order of the queries. Three blocks a
-// multiprocessor at 168 registers and 63 KB (d_kv 64, 512 queries); two at 255 registers and 78 KB
-// (d_kv 128).
+// multiprocessor at 168 registers and 64 KB (d_kv 64, 512 queries; without dropout of pairs nvcc 13
+// keeps six words in local memory); two at 255 registers and 78 KB (d_kv 128).
 template <int D, bool kDropsPairs>
 STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
     key_gradients(FusedInputs in, KeyGradients out) {

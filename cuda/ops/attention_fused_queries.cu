@@ -121,7 +121,7 @@ STMOE_DEVICE void add_pieces(float* sums, const float* pieces, const int* is_fil
 // warp three products: 96 mma and 64 ldmatrix at d_kv 64, twice that at 128. The bias costs a lane
 // about 60 shared-memory accesses for them (20 stores without conflict, 24 to 64 loads), no
 // atomics: one partial sum per diagonal and block goes to memory. Three blocks a multiprocessor at
-// 168 registers and 73 KB (d_kv 64, 512 keys); two at 255 registers and 82 KB (d_kv 128).
+// 166 registers and 72 KB (d_kv 64, 512 keys); two at 212 registers and 82 KB (d_kv 128).
 template <int D, bool kDropsPairs>
 STMOE_KERNEL STMOE_BLOCKS(kThreads, D == 64 ? 3 : 2)
     query_gradients(FusedInputs in, QueryGradients out) {
