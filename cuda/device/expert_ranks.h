@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The place of every entry among those of the same expert, in a given order and within its group:
-// how slots, compact rows and a radix sort's places are found, without atomics (gpu.md, 4.2, step
-// 3). Three launches: each block counts its 256 entries by expert; a scan over a group's blocks
-// makes their counts the places where they begin; each block counts again and gives the places.
-// Integers only: the result does not hang on the order of threads or blocks.
+// how slots, compact rows and a radix sort's places are found, without atomics. Three launches:
+// each block counts its 256 entries by expert; a scan over a group's blocks makes their counts the
+// places where they begin; each block counts again and gives the places. Integers only: the result
+// does not hang on the order of threads or blocks.
 //
 // `Entries` is a struct of pointers and sizes with
 //   int expert_at(const Entries&, int64_t group, int64_t i)      of the i-th entry, -1: none

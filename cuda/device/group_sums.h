@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "cuda/device/vector.h"
 #include "cuda/device/warp.h"
 #include "cuda/runtime/launch.h"
 #include "lib/tensor/tensor.h"
@@ -113,9 +114,9 @@ STMOE_KERNEL spread_group(T* dp_NE, const T* share_GE, const T* scale, T factor,
                           const int32_t* mask_N, int64_t count, int64_t tokens, int64_t experts) {
   const int64_t i = block_index() * kGroupThreads + thread_index();
   if (i < count) {
-    const int64_t n = i / experts, e = i % experts;
+    const int64_t n = quotient(i, experts), e = i - n * experts;
     const bool is_counted = !mask_N || mask_N[n] != 0;
-    const T share = share_GE[n / tokens * experts + e];
+    const T share = share_GE[quotient(n, tokens) * experts + e];
     dp_NE[i] = is_counted ? (scale ? *scale * factor : factor) * share : T(0);
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/device/expert_ranks.h"
+#include "cuda/device/vector.h"
 #include "lib/ops/assign_slots.h"
 
 namespace stmoe::gpu {
@@ -15,7 +16,8 @@ struct ChosenEntries {
 };
 
 STMOE_DEVICE int64_t entry_at(const ChosenEntries& in, int64_t group, int64_t i) {
-  const int64_t choice = i / in.tokens, at = group * in.tokens + i % in.tokens;
+  const int64_t choice = quotient(i, in.tokens);
+  const int64_t at = group * in.tokens + i - choice * in.tokens;
   return (in.order_N ? in.order_N[at] : at) * in.k + choice;
 }
 

@@ -19,7 +19,7 @@ STMOE_KERNEL spread_gradients(T* drows_RD, Compute<T>* dweight_NK, const T* dy_N
   if (r < rows) {
     const int64_t entry = entry_R[r];
     const C weight = entry < 0 ? C(0) : weight_NK[entry];
-    const T* dy = dy_ND + (entry < 0 ? 0 : entry / k * width);
+    const T* dy = dy_ND + (entry < 0 ? 0 : quotient(entry, k) * width);
     C dot = 0;
     for (int64_t d = lane_index() * V; d < width; d += kWarp * V) {
       C drow[V] = {};

@@ -14,7 +14,7 @@ STMOE_KERNEL gather_tokens(Unit* rows_RU, const Unit* x_NU, const int32_t* entry
   const int64_t r = block_index() * kSumWarps + warp_index();
   if (r < rows) {
     const int64_t entry = entry_R[r];
-    const Unit* from = x_NU + (entry < 0 ? 0 : entry / k * units);
+    const Unit* from = x_NU + (entry < 0 ? 0 : quotient(entry, k) * units);
     for (int64_t u = lane_index(); u < units; u += kWarp)
       rows_RU[r * units + u] = entry < 0 ? Unit{} : from[u];
   }

@@ -7,7 +7,7 @@
 //            many rows as they have tokens, and an overfull or empty expert costs no arithmetic
 //            elsewhere. Where an expert begins is known when the tokens are routed.
 //   padded   every expert owns the same number of rows, an entry's row is its slot: sizes are known
-//            beforehand, so that a GPU needs not tell the host anything (gpu.md, 2.2 and 4.2).
+//            beforehand, so that a GPU needs not tell the host anything (docs/design/routing.md).
 //            Rows without an entry are padding, no capacity: what is dropped does not change.
 #pragma once
 

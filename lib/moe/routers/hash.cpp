@@ -37,10 +37,17 @@ class HashTable {
       for (int32_t id : id_N.contiguous().span<int32_t>()) ids = std::max<int64_t>(ids, id + 1);
       ids = std::min(ids, period_);
     }
-    if (!table_.defined() || table_.device() != device || table_.numel() < ids) {
+    if (!table_.defined() || is_host_memory(table_.device()) != is_host_memory(device) ||
+        table_.numel() < ids) {
       draw(ids);
-      table_ = Tensor::empty_on_heap({std::ssize(expert_)}, DType::i32, device);
-      table_.copy_from(Tensor::from<int32_t>(table_.shape(), expert_));
+      // It outlives the step.
+      const Tensor drawn = Tensor::empty_on_heap({std::ssize(expert_)}, DType::i32);
+      std::copy(expert_.begin(), expert_.end(), drawn.data<int32_t>());
+      table_ = drawn;
+      if (!is_host_memory(device)) {
+        table_ = Tensor::empty_on_heap(drawn.shape(), DType::i32, device);
+        table_.copy_from(drawn);
+      }
     }
     return table_;
   }
