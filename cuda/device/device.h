@@ -11,6 +11,7 @@
 #include "lib/tensor/dtype.h"
 
 #if defined(__CUDACC__)
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #define STMOE_KERNEL static __global__ void
 #define STMOE_DEVICE static __device__ __forceinline__
@@ -76,12 +77,23 @@ STMOE_DEVICE int block_warps() { return block_threads() / kWarp; }
 STMOE_DEVICE float load_as(const bf16& x) { return as_float(uint32_t{x.bits} << 16); }
 STMOE_DEVICE float load_as(const float& x) { return x; }
 STMOE_DEVICE double load_as(const double& x) { return x; }
+#if defined(__CUDACC__)
 STMOE_DEVICE void store_as(bf16& to, float x) {
-  const uint32_t u = as_bits(x);
-  const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
-  const uint32_t quiet_nan = (u >> 16) | 0x40u;
-  to.bits = static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? quiet_nan : rounded);
+  to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
+// Two at once cost what one does.
+STMOE_DEVICE void store_two(bf16& a, bf16& b, float x, float y) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(x, y);
+  a.bits = __bfloat16_as_ushort(both.x);
+  b.bits = __bfloat16_as_ushort(both.y);
+}
+#else
+STMOE_DEVICE void store_as(bf16& to, float x) { to = bf16(x); }
+STMOE_DEVICE void store_two(bf16& a, bf16& b, float x, float y) {
+  a = bf16(x);
+  b = bf16(y);
+}
+#endif
 STMOE_DEVICE void store_as(float& to, float x) { to = x; }
 STMOE_DEVICE void store_as(double& to, double x) { to = x; }
 

@@ -53,7 +53,8 @@ STMOE_KERNEL norm_rows_kernel(T* sum, T* y, Compute<T>* rstd, const T* x, const 
       load_values(more, branch + at);
       drop_out(more, mask, first + unit);
       STMOE_UNROLL
-      for (int i = 0; i < V; ++i) store_as(held[k].values[i], values[i] + more[i]);
+      for (int i = 0; i < V; ++i) more[i] += values[i];
+      pack(held[k], more);
       store_vector(sum + at, held[k]);
       unpack(values, held[k]);  // the norm is that of the rounded sum
     }
@@ -165,8 +166,7 @@ STMOE_KERNEL norm_rows_backward_kernel(T* dx, T* dbranch, Compute<T>* partial, c
       }
       dscale.add(mine, k, unit, terms);
       Vector<T, V> rounded;
-      STMOE_UNROLL
-      for (int i = 0; i < V; ++i) store_as(rounded.values[i], result[i]);
+      pack(rounded, result);
       store_vector(dx + at, rounded);
       if (dbranch) {
         unpack(result, rounded);

@@ -40,11 +40,22 @@ template <int V, class T>
 STMOE_DEVICE void load_values(Compute<T> (&to)[V], const T* from) {
   unpack(to, load_vector<V>(from));
 }
+// Rounds them to the element type.
+template <class T, int V>
+STMOE_DEVICE void pack(Vector<T, V>& to, const Compute<T> (&values)[V]) {
+  if constexpr (std::is_same_v<T, bf16> && V % 2 == 0) {
+    STMOE_UNROLL
+    for (int i = 0; i < V; i += 2)
+      store_two(to.values[i], to.values[i + 1], values[i], values[i + 1]);
+  } else {
+    STMOE_UNROLL
+    for (int i = 0; i < V; ++i) store_as(to.values[i], values[i]);
+  }
+}
 template <int V, class T>
 STMOE_DEVICE void store_values(T* to, const Compute<T> (&values)[V]) {
   Vector<T, V> vector;
-  STMOE_UNROLL
-  for (int i = 0; i < V; ++i) store_as(vector.values[i], values[i]);
+  pack(vector, values);
   store_vector(to, vector);
 }
 

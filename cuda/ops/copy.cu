@@ -66,8 +66,12 @@ STMOE_KERNEL copy_vectors(To* to, const From* from, int64_t units, Strides strid
   for (int j = 0; j < kHeld; ++j)
     if (first + j * kThreads < units) {
       Vector<To, V> written;
-      STMOE_UNROLL
-      for (int i = 0; i < V; ++i) convert(written.values[i], read[j].values[i]);
+      if constexpr (std::is_same_v<To, bf16> && std::is_same_v<From, float>) {
+        pack(written, read[j].values);
+      } else {
+        STMOE_UNROLL
+        for (int i = 0; i < V; ++i) convert(written.values[i], read[j].values[i]);
+      }
       store_vector(to + places[j].to, written);
     }
 }
