@@ -70,7 +70,8 @@ TEST_CASE("a GPU assigns the CPU's slots", "[ops][router]") {
                          {1200, 1, 8, 1, 130},
                          {1290, 2, 37, 3, 20},
                          {700, 3, 5, 1, 700},
-                         {520, 2, 2100, 2, 1}})
+                         {520, 2, 2100, 2, 1},
+                         {17000, 1, 3, 2, 3000}})
     for (bool is_ordered : {false, true}) {
       INFO(s.tokens << " tokens, " << s.experts << " experts");
       const Tensor expert_NK = draw_choices(s.tokens, s.k, s.experts, 7);

@@ -95,7 +95,8 @@ TEST_CASE("a GPU plans what the CPU plans", "[ops][router]") {
                                                      {700, 2, 5, 100},
                                                      {333, 1, 70, 4},
                                                      {600, 3, 2100, 2},
-                                                     {1100, 2, 40, 1100}})
+                                                     {1100, 2, 40, 1100},
+                                                     {9000, 1, 3, 9000}})
     for (bool is_padded : {false, true}) {
       const Tensor expert_NK = draw_choices(tokens, k, experts, 5);
       const Tensor slot_NK = assign_slots(expert_NK, {experts, 1, capacity, {}});
