@@ -46,6 +46,9 @@ class Plans {
     algorithms_ = read_algorithms(*path, platform());
     if (!algorithms_.empty())
       log_info("[products] algorithms of {} products from {}", algorithms_.size(), path->string());
+    else if (std::filesystem::exists(*path))
+      log_info("[products] {} has no algorithms for {}: the library's first choice is taken",
+               path->string(), platform().text());
   }
 
   void choose(ProductPlan& plan) const {
