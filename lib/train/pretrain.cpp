@@ -4,6 +4,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/threads.h"
+#include "lib/checkpoint/checkpoint_saver.h"
 #include "lib/comm/communicator.h"
 #include "lib/train/profile_report.h"
 #include "lib/train/run_directory.h"
@@ -37,7 +38,13 @@ class Run {
         trainer_(trainer),
         // A run from the start drops the line of an earlier evaluation before the first step, too.
         metrics_(directory.path(), is_resumed ? trainer.step() : -1),
-        end_(end) {}
+        end_(end),
+        saver_([this](const Path& saved) { note_saved(saved); }) {
+    trainer_.before_updates([this] { saver_.wait_until_read(); });
+  }
+  ~Run() { trainer_.before_updates({}); }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
 
   void evaluate() {
     if (auto metrics = trainer_.evaluate()) {
@@ -81,13 +88,12 @@ class Run {
           format("training diverged at step {}: {} is not finite, so it was not saved; lower the "
                  "learning rate and run again: it goes on from the last checkpoint",
                  trainer_.step(), bad));
-    const Path saved = save_checkpoint(directory_.checkpoints(), trainer_.contents());
-    apply_retention(directory_.checkpoints(), recipe_.checkpoint.keep_last,
-                    recipe_.checkpoint.keep_every);
-    log_info("[checkpoint] saved {}", saved.string());
+    saver_.start(directory_.checkpoints(), trainer_.contents());
+    if (is_ending) saver_.finish();
   }
 
   void roll_back() {
+    saver_.finish();
     const auto newest = newest_checkpoint(directory_.checkpoints());
     if (!newest)
       throw DivergedError(format(
@@ -114,6 +120,12 @@ class Run {
  private:
   static bool is_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
+  void note_saved(const Path& saved) const {
+    apply_retention(directory_.checkpoints(), recipe_.checkpoint.keep_last,
+                    recipe_.checkpoint.keep_every);
+    log_info("[checkpoint] saved {}", saved.string());
+  }
+
   const Recipe& recipe_;
   const RunDirectory& directory_;
   Trainer& trainer_;
@@ -121,6 +133,7 @@ class Run {
   CollapseWatch collapse_;
   int64_t end_, done_ = 0;
   Stopwatch watch_;
+  CheckpointSaver saver_;
 };
 
 // Records steps 3 to 12 of this process, or as many of them as there are, once the first two have

@@ -59,7 +59,10 @@ Trainer::Outcome Trainer::train_step() {
   const double rate = schedule_->rate(step_);
   const auto verdict =
       guard_.judge(step_ + 1, loss, first_non_finite(parameters(), losses.total_loss, norm));
-  if (verdict == UpdateGuard::Verdict::apply) runner_.update(rate, step_, norm);
+  if (verdict == UpdateGuard::Verdict::apply) {
+    if (before_update_) before_update_();
+    runner_.update(rate, step_, norm);
+  }
   runner_.finish();
   ++step_;
   interval_.learning_rate = rate;

@@ -4,6 +4,7 @@
 // bit.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -39,6 +40,9 @@ class Trainer {
 
   // Losses on data.validation; null when there is none.
   std::optional<EvaluationMetrics> evaluate();
+
+  // Called before weights and optimizer state are written.
+  void before_updates(std::function<void()> called) { before_update_ = std::move(called); }
 
   CheckpointContents contents() const;
   // Throws InputError when the checkpoint is of another model, optimizer or vocabulary.
@@ -76,6 +80,7 @@ class Trainer {
   StepRunner runner_;
   std::unique_ptr<Schedule> schedule_;
   UpdateGuard guard_;
+  std::function<void()> before_update_;
   double flops_per_sequence_, peak_flops_;
 
   int64_t step_ = 0, input_tokens_ = 0, target_tokens_ = 0;
