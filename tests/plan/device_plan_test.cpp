@@ -6,6 +6,7 @@
 
 #include "lib/ops/device_peak.h"
 #include "lib/plan/plan.h"
+#include "lib/train/step_runner.h"
 
 namespace stmoe::test {
 namespace {
@@ -82,6 +83,33 @@ TEST_CASE("a GPU's step is planned as one works it out by hand, and fits an H200
     CHECK(static_cast<double>(step.step_alive) == Approx(by_hand).epsilon(0.05));
     CHECK(static_cast<double>(step.step) < 1.1 * static_cast<double>(step.step_alive));
     CHECK(step.total() < named_machine("h200", DType::bf16).memory_bytes);
+  }
+}
+
+TEST_CASE("a GPU's planned step takes the bytes that emulated steps take", "[plan][cuda]") {
+  for (const char* compute : {"f32", "bf16"}) {
+    INFO(compute);
+    const Recipe recipe = parse_config<Recipe>(
+        format("model: {{d_model: 32, d_ff: 48, d_kv: 16, num_heads: 2, encoder_layers: 2, "
+               "decoder_layers: 2, vocabulary_size: 96, dropout: 0.1}}\n"
+               "moe: {{num_experts: 4, encoder_sparse_layers: [1], decoder_sparse_layers: [1]}}\n"
+               "data: {{input_length: 16, target_length: 8, batch_size: 4}}\n"
+               "train: {{accumulate: 2}}\nprecision: {{compute: {}}}\n",
+               compute),
+        "recipe");
+    const PlannedStep planned = plan_step(recipe, Device::cuda);
+    StepRunner runner(recipe, Device::emu, ParameterStore::Mode::initialized);
+    const auto tokens = [](int64_t length) { return Tensor::full({4, length}, DType::i32, 5.0); };
+    const Batch batch = {tokens(16), tokens(16), tokens(8), tokens(8), tokens(8), 64, 32};
+    for (int64_t step = 0; step < 3; ++step) {
+      const double norm = runner.compute(batch, step).norm;
+      runner.update(0.01, step, norm);
+      runner.finish();
+    }
+    const MemoryPlan real = runner.memory_plan();
+    CHECK(planned.weights == real.weights);
+    CHECK(planned.optimizer == real.optimizer);
+    CHECK(planned.step == real.step);
   }
 }
 
