@@ -18,10 +18,13 @@ namespace {
 // nothing else. So many are looked at.
 constexpr int64_t kMostMicroBatches = 3;
 
-Batch planned_batch(const Recipe& recipe) {
+// On a GPU a step's batch is a part of the step.
+Batch planned_batch(const Recipe& recipe, Device device) {
   const int64_t rows = recipe.data.batch_size;
-  const auto tokens = [rows](int64_t length) {
-    return Tensor::persistent({rows, length}, DType::i32, Device::plan);
+  const auto tokens = [&](int64_t length) {
+    const Shape shape = {rows, length};
+    return is_host_memory(device) ? Tensor::persistent(shape, DType::i32, Device::plan)
+                                  : Tensor::empty(shape, DType::i32, Device::plan);
   };
   const int64_t inputs = recipe.data.input_length, targets = recipe.data.resolved_target_length();
   Batch batch;
@@ -77,13 +80,13 @@ PlannedStep plan_step(const Recipe& original, Device device) {
   const EncoderDecoder model(recipe.model, recipe.moe, store);
   const auto optimizer = make_optimizer(recipe.optimizer, parameters);
   keep_rounded_weights(recipe, parameters);
-  const Batch batch = planned_batch(recipe);
   PlannedStep result;
   StepArena arena;
   release_scratch();
   {
     ArenaStep step(arena, "train");
-    const double of_parts = traffic_of([&] { accumulate_gradients(model, recipe, batch, 0); });
+    const double of_parts =
+        traffic_of([&] { accumulate_gradients(model, recipe, planned_batch(recipe, device), 0); });
     result.gradients = gradient_bytes(parameters);
     const double of_update = traffic_of([&] {
       global_gradient_norm(parameters);
@@ -98,7 +101,7 @@ PlannedStep plan_step(const Recipe& original, Device device) {
   }
   if (evaluates(recipe)) {
     ArenaStep step(arena, "evaluate");
-    held_out_losses(model, recipe, batch);
+    held_out_losses(model, recipe, planned_batch(recipe, device));
     step.finish();
   }
   const MemoryPlan memory = plan_memory(0, parameters, *optimizer, arena);
