@@ -5,7 +5,7 @@ set -uo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: scripts/gpu_check.sh --prepare DIR [--build-dir BUILD] [--arch LIST] [--yes]
+usage: scripts/gpu_check.sh --prepare DIR [--build-dir BUILD] [--reuse] [--arch LIST] [--yes]
        scripts/gpu_check.sh --run DIR --output OUT [--seconds N] [--only ITEM,...] [--device cuda|emu]
        scripts/gpu_check.sh [--output OUT]
 
@@ -17,6 +17,7 @@ usage: scripts/gpu_check.sh --prepare DIR [--build-dir BUILD] [--arch LIST] [--y
   (neither)       both, one after the other, with DIR in build/gpu-check
 
   --build-dir B   where to build (default: build/gpu)
+  --reuse         take what is built in --build-dir as it is, tests that are missing left out
   --arch LIST     GPU architectures to compile for (default: 90)
   --seconds N     what is not begun in this time is left out, and all ends in it (default: 570)
   --only ITEMS    only these, separated by commas; --run without them lists what there is in log.txt
@@ -29,7 +30,7 @@ TEXT
 
 die() { echo "error: $*" >&2; exit 2; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-prepare='' run='' output='' build='' arch=90 seconds=570 only='' device=cuda yes=0
+prepare='' run='' output='' build='' arch=90 seconds=570 only='' device=cuda yes=0 reuse=0
 while [ $# -gt 0 ]; do
   case $1 in
     --prepare) prepare=${2:?--prepare needs a folder}; shift ;;
@@ -40,6 +41,7 @@ while [ $# -gt 0 ]; do
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --only) only=,${2:?--only needs a list},; shift ;;
     --device) device=${2:?--device needs cuda or emu}; shift ;;
+    --reuse) reuse=1 ;;
     --yes) yes=1 ;;
     --help|-h) usage; exit 0 ;;
     *) echo "error: unknown argument '$1'" >&2; usage >&2; exit 2 ;;
@@ -59,21 +61,25 @@ fi
 prepare_folder() (
   set -e
   folder=$(realpath -m "$1") build=$(realpath -m "${build:-$root/build/gpu}")
-  # shellcheck source=scripts/packages.sh
-  . "$root/scripts/packages.sh"
-  install_packages "$yes" "${build_packages[@]}" "${bundle_packages[@]}" "${test_packages[@]}"
-  # Tests look for their files below the folder that they are run in.
-  cmake -S "$root" --preset release -B "$build" -DSTMOE_MPI=OFF -DSTMOE_STATIC=ON -DSTMOE_CUDA=ON -DSTMOE_TESTS=ON \
-    -DSTMOE_GPU_TESTS=ON "-DSTMOE_CUDA_ARCHITECTURES=$arch" -DSTMOE_TEST_SOURCE_DIR=source -DSTMOE_TEST_BINARY_DIR=scratch >/dev/null
   tests=(ops optim nn moe model eval train plan cuda)
-  cmake --build "$build" --parallel "$(nproc)" --target stmoe-pretrain stmoe-eval stmoe-convert stmoe-data stmoe-gpu-check "${tests[@]/#/test_}"
+  if [ "$reuse" -eq 0 ]; then
+    # shellcheck source=scripts/packages.sh
+    . "$root/scripts/packages.sh"
+    install_packages "$yes" "${build_packages[@]}" "${bundle_packages[@]}" "${test_packages[@]}"
+    # Tests look for their files below the folder that they are run in.
+    cmake -S "$root" --preset release -B "$build" -DSTMOE_MPI=OFF -DSTMOE_STATIC=ON -DSTMOE_CUDA=ON -DSTMOE_TESTS=ON \
+      -DSTMOE_GPU_TESTS=ON "-DSTMOE_CUDA_ARCHITECTURES=$arch" -DSTMOE_TEST_SOURCE_DIR=source -DSTMOE_TEST_BINARY_DIR=scratch >/dev/null
+    cmake --build "$build" --parallel "$(nproc)" --target stmoe-pretrain stmoe-eval stmoe-convert stmoe-data stmoe-gpu-check "${tests[@]/#/test_}"
+  fi
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   payload=$work/payload
   mkdir -p "$payload/tests" "$payload/source/tests" "$payload/data" "$payload/scripts" "$payload/scratch"
   "$root/scripts/bundle.sh" --reuse --build-dir "$build" --output "$payload/bundle" --no-archive
-  for program in "${tests[@]/#/$build/tests/test_}" "$build/gpu_check/stmoe-gpu-check"; do
-    cp "$program" "$payload/tests/"
+  cp "$build/gpu_check/stmoe-gpu-check" "$payload/tests/"
+  for test in "${tests[@]/#/test_}"; do
+    program=$(find "$build/tests" -name "$test" -type f -perm -u+x | head -1)
+    if [ -n "$program" ]; then cp "$program" "$payload/tests/"; else echo "$test was not built: left out" >&2; fi
   done
   strip "$payload"/tests/*
   cp -r "$root/tests/golden" "$payload/source/tests/golden"
@@ -85,7 +91,7 @@ prepare_folder() (
   cp -r "$root/scripts/bench" "$payload/scripts/bench"
   cp "$root/scripts/gpu_check.sh" "$root/scripts/gpu_report" "$payload/scripts/"
   text=$root/recipes/data/english
-  "$build/bin/stmoe-data" vocabulary --size 8000 --input "$text"/english-train.*.json.gz --output "$payload/data/vocabulary.model" >/dev/null
+  "$build/bin/stmoe-data" vocabulary --size 8000 --sample-bytes 3e6 --input "$text"/english-train.*.json.gz --output "$payload/data/vocabulary.model" >/dev/null
   for split in train validation; do
     "$build/bin/stmoe-data" corpus --vocabulary "$payload/data/vocabulary.model" --output "$payload/data/$split.h5" \
       "$text"/english-$split.*.json.gz >/dev/null
@@ -114,7 +120,7 @@ note() { # item name rc seconds why
 item() {
   local name=$1 most=$2 left status=0 start=$SECONDS
   shift 2
-  [ -z "$only" ] || [[ $only == *",$name,"* ]] || return 0
+  [ -z "$only" ] || [[ $only == *",$name,"* || $only == *",${name%%-*},"* ]] || return 0
   left=$(time_left)
   if [ "$left" -lt 5 ]; then
     note "$name" 124 0 "no time was left"
@@ -139,15 +145,18 @@ item() {
   note "$name" "$status" "$((SECONDS - start))" "${why:-}"
 }
 
-# Every test binary at once, each from a folder of its own that looks like the repository.
+# Every test binary at once, each from a folder of its own that looks like the repository, and on cores of its own.
 run_tests() {
-  local status=0 binary name folder
+  local status=0 binary name folder first=0 cores
+  cores=$(nproc)
+  export STMOE_TEST_DEVICE=$device
   for binary in "$work"/tests/test_*; do
     [ -x "$binary" ] || continue
     name=$(basename "$binary") folder=$work/run-$name
     mkdir -p "$folder/scratch"
     ln -sfn "$work/source" "$folder/source"
-    ( cd "$folder" && "$binary" >"$folder/output" 2>&1; echo $? >"$folder/rc" ) &
+    ( cd "$folder" && taskset -c "$((first % cores)),$(((first + 1) % cores))" "$binary" >"$folder/output" 2>&1; echo $? >"$folder/rc" ) &
+    first=$((first + 2))
   done
   wait
   for binary in "$work"/tests/test_*; do
@@ -214,29 +223,31 @@ run_folder() {
   item environment 40 "${check[@]}" environment "${common[@]}"
   export -f run_tests run_sanitizer json_text
   export work device recipes
-  item tests 120 bash -c run_tests
+  item tests 100 bash -c run_tests
   item model 40 "${check[@]}" model "${common[@]}"
-  item determinism 60 "${check[@]}" determinism "${common[@]}"
-  item memcheck 60 bash -c 'run_sanitizer memcheck'
-  item racecheck 60 bash -c 'run_sanitizer racecheck'
+  item determinism 50 "${check[@]}" determinism "${common[@]}"
+  item memcheck 40 bash -c 'run_sanitizer memcheck'
+  item racecheck 40 bash -c 'run_sanitizer racecheck'
   if [ "$device" = cuda ]; then
     for recipe in bench/bench-switch-base-8 models/switch-base-128 models/st-moe-l bench/bench-st-moe-32b-layer; do
-      item "autotune-$(basename $recipe)" 25 "$pretrain" "$recipes/$recipe.yaml" --autotune --device cuda \
+      item "autotune-$(basename $recipe)" 20 "$pretrain" "$recipes/$recipe.yaml" --autotune --device cuda \
         --set precision.compute=bf16 --set data.input_length=512 --set data.target_length=114 --set data.batch_size="$(batch_of $recipe)"
     done
+  fi
+  item products 55 "${check[@]}" products "${common[@]}" --seconds 48
+  item kernels 35 "${check[@]}" kernels "${common[@]}" --seconds 30
+  if [ "$device" = cuda ]; then
     if python3 -c 'import torch, transformers, h5py, yaml' 2>>"$log"; then
-      item rival 200 python3 "$work/scripts/bench/gpu_rival.py" --stmoe "$pretrain" --device cuda --batches 64,128 --seconds 195 \
+      item rival 180 python3 "$work/scripts/bench/gpu_rival.py" --stmoe "$pretrain" --device cuda --batches 64,128 --seconds 175 \
         --recipe "$recipes/bench/bench-switch-base-8.yaml"
     else
       note rival 127 0 "python3 has no torch, transformers, h5py and yaml"
     fi
   fi
-  item steps 100 "${check[@]}" steps "${common[@]}" --seconds 80
-  item kernels 45 "${check[@]}" kernels "${common[@]}" --seconds 40
-  item products 60 "${check[@]}" products "${common[@]}" --seconds 55
-  item losses 60 "${check[@]}" losses "${common[@]}" --train "$work/data/train.h5" --held-out "$work/data/validation.h5" \
+  item steps 120 "${check[@]}" steps "${common[@]}" --seconds 90
+  item losses 50 "${check[@]}" losses "${common[@]}" --train "$work/data/train.h5" --held-out "$work/data/validation.h5" \
     --vocabulary "$work/data/vocabulary.model"
-  item memory 60 "${check[@]}" memory "${common[@]}" --seconds 50
+  item memory 40 "${check[@]}" memory "${common[@]}" --seconds 30
   python3 "$work/scripts/gpu_report" "$results" --page "$output/gpu.md" --table "$output/table.txt" >>"$log" 2>&1 ||
     echo "  no report: see $log" >&2
   [ ! -s "$output/table.txt" ] || cat "$output/table.txt"

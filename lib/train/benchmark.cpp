@@ -78,19 +78,20 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
   BenchmarkResult result;
   result.product_peak_flops_per_second =
       measure_product_peak(parse_dtype(recipe.precision.compute), kPeakSeconds, options.device);
-  StepRunner runner(recipe, options.device, ParameterStore::Mode::initialized);
+  auto runner =
+      std::make_unique<StepRunner>(recipe, options.device, ParameterStore::Mode::initialized);
   const auto schedule = make_schedule(recipe.schedule, recipe.train.steps);
   const Batch batch = synthetic_batch(recipe);
-  if (options.output) write_benchmark_file(*options.output, recipe, runner.parameters(), batch);
+  if (options.output) write_benchmark_file(*options.output, recipe, runner->parameters(), batch);
   std::vector<double> seconds;
   const auto run_step = [&](int64_t step) {
     const Stopwatch watch;
     const StepScope scope;
-    auto [losses, norm] = runner.compute(batch, step);
+    auto [losses, norm] = runner->compute(batch, step);
     if (step == 0)
       result.first_loss = losses.cross_entropy / static_cast<double>(losses.target_tokens);
-    runner.update(schedule->rate(step), step, norm);
-    runner.finish();
+    runner->update(schedule->rate(step), step, norm);
+    runner->finish();
     result.routing = std::move(losses.layers);
     return watch.seconds();
   };
@@ -119,12 +120,13 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
           recipe.model, recipe.moe,
           {recipe.data.input_length, recipe.data.resolved_target_length()}) /
       result.seconds_per_step;
-  result.memory = runner.memory_plan();
-  result.alive_at_peak = alive_table(runner.arena());
+  result.memory = runner->memory_plan();
+  result.alive_at_peak = alive_table(runner->arena());
   result.peak_memory_bytes = is_host_memory(options.device)
                                  ? peak_resident_bytes()
                                  : kernels<DeviceMemoryKernels>(options.device).used();
-  result.peaks = measure_machine_peaks(options.device);  // last: it needs memory of its own
+  runner.reset();  // what follows needs memory of its own
+  result.peaks = measure_machine_peaks(options.device);
   return result;
 }
 

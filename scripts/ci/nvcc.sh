@@ -13,6 +13,6 @@ build=${1:-build/nvcc}
 cmake --preset release -B "$build" -DSTMOE_CUDA=ON -DSTMOE_WERROR=ON "-DSTMOE_CUDA_ARCHITECTURES=80-real;90-real;90a-real" \
   "${launcher[@]}"
 cmake --build "$build" --target clean >/dev/null
-begin=$SECONDS
-cmake --build "$build" --parallel "$(nproc)" --target stmoe_cuda_kernels stmoe_cuda
-echo "CUDA: $(find cuda -name '*.cu' | wc -l) files for sm_80, sm_90 and sm_90a in $((SECONDS - begin)) s on $(nproc) cores"
+TIMEFORMAT="%R s on $(nproc) cores, %U s of processor time"
+echo "CUDA: $(find cuda -name '*.cu' | wc -l) files for sm_80, sm_90 and sm_90a"
+time cmake --build "$build" --parallel "$(nproc)" --target stmoe_cuda_kernels stmoe_cuda

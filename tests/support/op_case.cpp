@@ -231,8 +231,14 @@ void check_device(const OpCase& op_case, Device device, const std::vector<Tensor
 void check_devices(const OpCase& op_case, const std::vector<Tensor>& xs,
                    const std::vector<Tensor>& dys, const Recorded& plain, DType dtype) {
   if (dtype == DType::f64) return;
-  for (Device device : {Device::emu, Device::cuda})
-    if (is_usable(device)) check_device(op_case, device, xs, dys, plain, dtype);
+  const char* only = std::getenv("STMOE_TEST_DEVICE");  // a device's name
+  for (Device device : {Device::emu, Device::cuda}) {
+    if (only && name_of(device) != only) continue;
+    if (is_usable(device))
+      check_device(op_case, device, xs, dys, plain, dtype);
+    else if (only)
+      FAIL("STMOE_TEST_DEVICE: " << only << ": " << device_problem(device));
+  }
 }
 
 // Every layout and thread count gives what the plain run gave.

@@ -35,7 +35,8 @@ Batch small_batch(const Recipe& recipe, uint64_t seed, int64_t step) {
   for (Tensor* tensor : {&batch.decoder_inputs_BT, &batch.targets_BT, &batch.decoder_segments_BT})
     *tensor = Tensor::persistent({rows, target_length}, DType::i32);
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t inputs = length - row, targets = std::max<int64_t>(1, target_length - row);
+    const int64_t inputs = std::max<int64_t>(1, length - row % 8),
+                  targets = std::max<int64_t>(1, target_length - row % 8);
     for (int64_t i = 0; i < inputs; ++i) {
       batch.encoder_tokens_BL.data<int32_t>()[row * length + i] = token();
       batch.encoder_segments_BL.data<int32_t>()[row * length + i] = 1;
