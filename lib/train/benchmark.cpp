@@ -122,9 +122,7 @@ BenchmarkResult run_benchmark(const Recipe& original, const BenchmarkOptions& op
       result.seconds_per_step;
   result.memory = runner->memory_plan();
   result.alive_at_peak = alive_table(runner->arena());
-  result.peak_memory_bytes = is_host_memory(options.device)
-                                 ? peak_resident_bytes()
-                                 : kernels<DeviceMemoryKernels>(options.device).used();
+  result.peak_memory_bytes = runner->peak_bytes();
   runner.reset();  // what follows needs memory of its own
   result.peaks = measure_machine_peaks(options.device);
   return result;

@@ -265,7 +265,7 @@ void run_in(const RunDirectory& directory, const Recipe& recipe, TrainingData da
                  trainer.step()));
   }
   show_progress_line("");
-  log_info("[train] peak memory {} MiB, {}", peak_resident_bytes() >> 20,
+  log_info("[train] peak memory {} MiB, {}", trainer.peak_bytes() >> 20,
            trainer.memory_plan().text());
   log_info("[train] done: {} steps in {}", end, options.output.string());
 }

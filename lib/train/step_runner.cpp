@@ -83,7 +83,11 @@ void StepRunner::finish() {
   open_->finish();
   open_.reset();
   ++num_steps_;
-  if (program_bytes_ == 0) program_bytes_ = measure_program_bytes(store_.parameters(), *optimizer_);
+  if (program_bytes_ == 0)
+    program_bytes_ = is_host_memory(device_)
+                         ? measure_program_bytes(store_.parameters(), *optimizer_)
+                         : kernels<DeviceMemoryKernels>(device_).used() -
+                               static_cast<int64_t>(device_bytes_in_use());
 }
 
 StepLosses StepRunner::held_out(const Batch& batch) {
@@ -91,6 +95,11 @@ StepLosses StepRunner::held_out(const Batch& batch) {
   const StepLosses losses = held_out_losses(*model_, recipe_, batch.on(device_));
   step.finish();
   return losses;
+}
+
+int64_t StepRunner::peak_bytes() const {
+  return is_host_memory(device_) ? peak_resident_bytes()
+                                 : kernels<DeviceMemoryKernels>(device_).used();
 }
 
 MemoryPlan StepRunner::memory_plan() const {

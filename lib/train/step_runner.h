@@ -42,8 +42,11 @@ class StepRunner {
   Device device() const { return device_; }
   // Whether the last step was started as graphs.
   bool is_recorded() const { return is_recorded_; }
-  // After at least one step.
+  // After at least one step; on a GPU of its memory.
   MemoryPlan memory_plan() const;
+  // Of the process, its largest resident set; on a GPU what of its memory is taken now: nothing of
+  // a step's block is given back before the end.
+  int64_t peak_bytes() const;
 
  private:
   void open_step();

@@ -58,6 +58,7 @@ class Trainer {
   std::string alive_table() const { return stmoe::alive_table(runner_.arena()); }
   const ParameterList& parameters() const { return runner_.parameters(); }
   MemoryPlan memory_plan() const { return runner_.memory_plan(); }
+  int64_t peak_bytes() const { return runner_.peak_bytes(); }
 
  private:
   // Sums since the last logged line. Part of a checkpoint, so that a resumed run writes the same
