@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adafactor on f32 weights; the host reads nothing. A factored weight, in bytes of an element:
+// Adafactor; the host reads nothing. A factored weight, in bytes of an element:
 //   sum_squares     4: sums of g^2 over rows and over columns, per tile
 //   finish_factors  -: the new moments; the scales of rows and columns
-//   sum_scaled      8: sums of u^2 and, for the scale of the weight, of w^2, per row of a tile
+//   sum_scaled      4 + w: sums of u^2 and, for the scale of the weight, of w^2, per row of a tile
 //   finish_slices   -: what each slice's update is multiplied by
-//   update_factored 8 + 4 (+ 8 with momentum, + 2 for the bf16 copy)
+//   update_factored 4 + 2 w (+ 8 with momentum, + 2 for the bf16 copy)
+// w is 4 for weights stored as f32 or split, 2 for bf16 (cuda/device/weights.h).
 // The update u = g * row_scale * column_scale is never stored. A block has a tile of up to 64 rows
 // and, with 256 threads of 16 bytes, 1024 columns; a thread has the same columns of every row, so
 // that their sums and scales stay in registers, and loads eight rows at once.
@@ -356,32 +357,27 @@ bool is_in_vectors(const AdafactorUpdate& u) {
   const int64_t row = f.is_factored() ? f.columns : u.gradient.numel() / u.num_slices;
   if (f.is_factored() && (f.column_stride != 1 || f.row_stride % 4 != 0 || f.batch_stride % 4 != 0))
     return false;
-  return tiles_rows(4, row, u.weight.raw(), u.rounded.raw(), u.gradient.raw(), u.column.raw(),
-                    u.second.raw(), u.momentum.raw());
+  return tiles_weights(u.weight, row) &&
+         tiles_rows(4, row, u.gradient.raw(), u.column.raw(), u.second.raw(), u.momentum.raw());
 }
 
 void update(const AdafactorUpdate& u, const AdafactorRule& given) {
-  STMOE_CHECK(u.weight.dtype() == DType::f32, "adafactor: weights on a device are f32");
   if (u.gradient.numel() == 0) return;
-  const PlainWeights weights{u.weight.data<float>(),
-                             u.rounded.defined() ? u.rounded.data<bf16>() : nullptr};
   const FactorRule rule{u.learning_rate,     given.clipping_threshold,
                         given.minimum_scale, static_cast<double>(u.gradient.numel() / u.num_slices),
                         u.num_slices,        given.multiply_by_parameter_scale,
                         given.clips_experts, given.scales_experts};
   const Decay decay{static_cast<float>(1.0 - given.weight_decay), static_cast<float>(given.beta1),
                     static_cast<float>(1.0 - given.beta1)};
-  const Launches<PlainWeights> launches{u,
-                                        given,
-                                        weights,
-                                        rule,
-                                        decay,
-                                        static_cast<float>(u.beta2),
-                                        static_cast<float>(1.0 - u.beta2)};
-  visit_vector<float>(is_in_vectors(u), [&](auto v) {
-    constexpr int V = decltype(v)::value;
-    u.factoring->is_factored() ? launches.template factored<V>()
-                               : launches.template unfactored<V>();
+  const auto beta2 = static_cast<float>(u.beta2), keep2 = static_cast<float>(1.0 - u.beta2);
+  visit_weights(u.weight, [&](auto weights) {
+    using W = decltype(weights);
+    const Launches<W> launches{u, given, weights, rule, decay, beta2, keep2};
+    visit_vector<float>(is_in_vectors(u), [&](auto v) {
+      constexpr int V = decltype(v)::value;
+      u.factoring->is_factored() ? launches.template factored<V>()
+                                 : launches.template unfactored<V>();
+    });
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One pass over an f32 weight: 16 bytes read and 12 written of an element, 2 more for the bf16
-// copy. A thread has two vectors of each of the four tensors under way.
+// One pass over a weight: of an element 12 bytes read and 8 written besides the weight's own
+// (cuda/device/weights.h). A thread has two vectors of each of the four tensors under way.
 #include "cuda/device/map.h"
 #include "cuda/device/weights.h"
 #include "lib/optim/adamw.h"
@@ -48,7 +48,6 @@ STMOE_KERNEL update_kernel(W weights, float* first, float* second, const float* 
 }
 
 void update(const AdamWUpdate& u) {
-  STMOE_CHECK(u.weight.dtype() == DType::f32, "adamw: weights on a device are f32");
   const Coefficients c = {static_cast<float>(u.beta1),
                           static_cast<float>(1.0 - u.beta1),
                           static_cast<float>(u.beta2),
@@ -58,15 +57,15 @@ void update(const AdamWUpdate& u) {
                           static_cast<float>(u.second_correction),
                           static_cast<float>(u.epsilon)};
   const int64_t count = u.gradient.numel();
-  const PlainWeights weights{u.weight.data<float>(),
-                             u.rounded.defined() ? u.rounded.data<bf16>() : nullptr};
-  const bool in_vectors = tiles_rows(4, count, u.weight.raw(), u.rounded.raw(), u.first.raw(),
-                                     u.second.raw(), u.gradient.raw());
-  visit_vector<float>(in_vectors, [&](auto v) {
-    constexpr int V = decltype(v)::value;
-    launch(update_kernel<V, PlainWeights>, blocks_for(count / V, kThreads * kHeld), kThreads, 0,
-           weights, u.first.data<float>(), u.second.data<float>(), u.gradient.data<float>(),
-           count / V, c);
+  const bool in_vectors = tiles_weights(u.weight, count) &&
+                          tiles_rows(4, count, u.first.raw(), u.second.raw(), u.gradient.raw());
+  visit_weights(u.weight, [&](auto weights) {
+    visit_vector<float>(in_vectors, [&](auto v) {
+      constexpr int V = decltype(v)::value;
+      launch(update_kernel<V, decltype(weights)>, blocks_for(count / V, kThreads * kHeld), kThreads,
+             0, weights, u.first.data<float>(), u.second.data<float>(), u.gradient.data<float>(),
+             count / V, c);
+    });
   });
 }
 

@@ -15,7 +15,8 @@ std::string text_of(const Tensor& tensor) {
 std::string text_of(std::span<const Tensor> ys, const std::vector<Var>& inputs) {
   std::string text;
   for (const Var& input : inputs)
-    if (input.defined()) text += format("{}{}", text.empty() ? "" : ", ", text_of(input.value()));
+    if (input.defined())
+      text += format("{}{}", text.empty() ? "" : ", ", text_of(input.weight().value));
   text += " ->";
   for (const Tensor& y : ys)
     if (y.defined()) text += format(" {}", text_of(y));
@@ -42,10 +43,10 @@ void profile_forward(std::span<const Tensor> ys, const std::vector<Var>& inputs)
   for (const Tensor& y : ys) {
     bytes += y.bytes();
     is_view &= std::any_of(inputs.begin(), inputs.end(), [&](const Var& input) {
-      return is_same(input.value().buffer(), y.buffer());
+      return is_same(input.weight().value.buffer(), y.buffer());
     });
   }
-  for (const Var& input : inputs) bytes += input.value().bytes();
+  for (const Var& input : inputs) bytes += input.weight().value.bytes();
   describe_op(static_cast<double>(bytes), is_view, text_of(ys, inputs));
 }
 
@@ -53,7 +54,7 @@ BackwardBytes::BackwardBytes(std::span<const Tensor> ys, const std::vector<Var>&
     : detail_(text_of(ys, inputs)) {
   for (const Tensor& y : ys) values_.push_back({y.buffer(), y.bytes()});
   for (const Var& input : inputs)
-    values_.push_back({input.value().buffer(), input.value().bytes()});
+    values_.push_back({input.weight().value.buffer(), input.weight().value.bytes()});
 }
 
 void BackwardBytes::before(std::span<const Tensor> dys, const Nodes& nodes) {

@@ -177,7 +177,20 @@ std::vector<Var> record_many(const char* op, std::vector<Tensor> ys, const std::
   return results;
 }
 
+Var Var::leaf(const WeightTensor& weight, RandomKey rounding_key) {
+  Var result = leaf(weight.value);
+  result.node_->storage = weight.storage;
+  result.node_->low = weight.low;
+  result.node_->rounding_key = rounding_key;
+  return result;
+}
+
 Tensor Var::value_as(DType dtype) const {
+  if (!is_plain()) {
+    STMOE_CHECK(dtype == DType::bf16, "a weight that is stored as bf16 was asked for as {}",
+                name_of(dtype));
+    return value_;
+  }
   const bool is_kept = node_ && !node_->producer && node_->keeps_rounded;
   if (value_.dtype() == dtype || !is_kept) return value_.to(dtype);
   Tensor& copy = node_->rounded;

@@ -11,6 +11,7 @@
 #include "lib/checkpoint/checksum_list.h"
 #include "lib/checkpoint/format.h"
 #include "lib/hdf5/file.h"
+#include "lib/tensor/weight_tensor.h"
 
 namespace stmoe {
 
@@ -21,7 +22,7 @@ class Checkpoint::Impl {
   std::string where(std::string_view name) const {
     return format("{}: {}", (path / detail::kMainFile).string(), name);
   }
-  void check_target(const TensorInfo& info, const Tensor& into) const;
+  void check_target(const TensorInfo& info, const Shape& shape, DType dtype) const;
   void read(const TensorInfo& info, const Tensor& into);
   void read_group(const char* group, const std::vector<NamedTensor>& into);
 
@@ -134,17 +135,17 @@ const TensorInfo& Checkpoint::Impl::find(std::string_view name) const {
   return *at;
 }
 
-void Checkpoint::Impl::check_target(const TensorInfo& info, const Tensor& into) const {
-  if (into.shape() != info.shape)
+void Checkpoint::Impl::check_target(const TensorInfo& info, const Shape& shape, DType dtype) const {
+  if (shape != info.shape)
     throw InputError(
         format("{}: shape {}, the recipe needs {}; change the recipe or use another "
                "checkpoint",
-               where(info.name), info.shape.text(), into.shape().text()));
-  if (into.dtype() != info.dtype)
+               where(info.name), info.shape.text(), shape.text()));
+  if (dtype != info.dtype)
     throw InputError(
         format("{}: element type {}, the recipe needs {}; change the recipe or use "
                "another checkpoint",
-               where(info.name), name_of(info.dtype), name_of(into.dtype())));
+               where(info.name), name_of(info.dtype), name_of(dtype)));
 }
 
 void Checkpoint::Impl::read(const TensorInfo& info, const Tensor& into) {
@@ -200,8 +201,20 @@ void Checkpoint::Impl::check_names(const char* group, const std::vector<NamedTen
 
 void Checkpoint::Impl::read_group(const char* group, const std::vector<NamedTensor>& into) {
   check_names(group, into);
-  for (const auto& [name, tensor] : into) check_target(find(format("{}/{}", group, name)), tensor);
-  for (const auto& [name, tensor] : into) read(find(format("{}/{}", group, name)), tensor);
+  const auto info = [&](const NamedTensor& named) -> const TensorInfo& {
+    return find(format("{}/{}", group, named.name));
+  };
+  for (const NamedTensor& named : into)
+    check_target(info(named), named.tensor.shape(), WeightTensor::of(named).dtype());
+  for (const NamedTensor& named : into) {
+    if (named.storage == WeightStorage::f32) {
+      read(info(named), named.tensor);
+      continue;
+    }
+    const Tensor values = Tensor::empty_on_heap(named.tensor.shape(), DType::f32);
+    read(info(named), values);
+    WeightTensor::of(named).assign(values);
+  }
 }
 
 Checkpoint::Checkpoint(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -222,7 +235,7 @@ const std::vector<TensorInfo>& Checkpoint::tensors() const { return impl_->tenso
 
 void Checkpoint::read(std::string_view name, const Tensor& into) const {
   const TensorInfo& info = impl_->find(name);
-  impl_->check_target(info, into);
+  impl_->check_target(info, into.shape(), into.dtype());
   impl_->read(info, into);
 }
 

@@ -13,6 +13,7 @@
 #include "lib/checkpoint/checksum_list.h"
 #include "lib/checkpoint/format.h"
 #include "lib/hdf5/file.h"
+#include "lib/tensor/weight_tensor.h"
 
 namespace stmoe {
 namespace {
@@ -21,23 +22,28 @@ constexpr int64_t kNumShards = 1;  // one process writes
 
 struct StoredTensor {
   std::string path;  // "weights/..."
-  Tensor tensor;
+  WeightTensor tensor;
   ElementType type;
   std::vector<int64_t> shape;
   // A single value or nothing at all cannot be a virtual dataset: it is stored in checkpoint.h5
   // itself.
-  bool is_sharded() const { return !shape.empty() && tensor.numel() > 0; }
+  bool is_sharded() const { return !shape.empty() && tensor.value.numel() > 0; }
   // A device's tensors come to the host one after the other.
-  Tensor on_host() const { return tensor.on(Device::cpu); }
+  Tensor on_host() const { return tensor.on_host(); }
+  int64_t bytes() const {
+    return tensor.value.numel() * static_cast<int64_t>(size_of(tensor.dtype()));
+  }
 };
 
 std::vector<StoredTensor> stored_tensors(const CheckpointContents& contents) {
   std::vector<StoredTensor> result;
   auto add = [&](const char* group, const std::vector<NamedTensor>& tensors) {
-    for (const auto& [name, tensor] : tensors) {
-      std::span<const int64_t> dims = tensor.shape().dims();
-      result.push_back({format("{}/{}", group, name),
-                        tensor.contiguous(),
+    for (const NamedTensor& named : tensors) {
+      WeightTensor tensor = WeightTensor::of(named);
+      tensor.value = tensor.value.contiguous();
+      std::span<const int64_t> dims = tensor.value.shape().dims();
+      result.push_back({format("{}/{}", group, named.name),
+                        tensor,
                         parse_element_type(name_of(tensor.dtype())),
                         {dims.begin(), dims.end()}});
     }
@@ -49,7 +55,7 @@ std::vector<StoredTensor> stored_tensors(const CheckpointContents& contents) {
 
 int64_t total_bytes(const std::vector<StoredTensor>& tensors) {
   int64_t bytes = 0;
-  for (const StoredTensor& stored : tensors) bytes += static_cast<int64_t>(stored.tensor.bytes());
+  for (const StoredTensor& stored : tensors) bytes += stored.bytes();
   return bytes;
 }
 

@@ -11,7 +11,7 @@ namespace {
 Var make_kernel(const ParameterScope& scope, const MoeConfig& config,
                 const AttentionExpertShape& shape, const Initializer& initializer) {
   return scope.create("kernel", {config.num_experts, shape.d_model, shape.inner}, initializer,
-                      /*stacked_dims=*/1);
+                      /*stacked_dims=*/1, WeightUse::product);
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace {
 
 Var stacked_kernel(const ParameterScope& scope, int64_t num_experts, int64_t in, int64_t out,
                    const Initializer& initializer) {
-  return scope.create("kernel", {num_experts, in, out}, initializer, /*stacked_dims=*/1);
+  return scope.create("kernel", {num_experts, in, out}, initializer, /*stacked_dims=*/1,
+                      WeightUse::product);
 }
 
 }  // namespace

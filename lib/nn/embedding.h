@@ -13,7 +13,8 @@ class Embedding {
  public:
   Embedding(const ParameterScope& scope, int64_t vocabulary_size, int64_t width,
             const Initializer& initializer)
-      : table_VD_(scope.create("embedding", {vocabulary_size, width}, initializer)) {}
+      : table_VD_(scope.create("embedding", {vocabulary_size, width}, initializer, 0,
+                               WeightUse::product)) {}
   // ids i32 [...] -> [..., D] in `dtype`.
   Var forward(const Tensor& ids, DType dtype, const Dropout& dropout = {}) const {
     return embedding(table_VD_, ids, dtype, dropout);

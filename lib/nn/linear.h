@@ -10,7 +10,7 @@ namespace stmoe {
 class Linear {
  public:
   Linear(const ParameterScope& scope, int64_t in, int64_t out, const Initializer& initializer)
-      : kernel_IO_(scope.create("kernel", {in, out}, initializer)) {}
+      : kernel_IO_(scope.create("kernel", {in, out}, initializer, 0, WeightUse::product)) {}
   // x [..., in] -> [..., out] in x's type, or in `result`.
   Var forward(const Var& x, std::optional<DType> result = std::nullopt) const {
     return linear(x, kernel_IO_, result);

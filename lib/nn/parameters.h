@@ -15,6 +15,12 @@
 
 namespace stmoe {
 
+// What reads a weight.
+enum class WeightUse {
+  any,
+  product  // only products (and look-ups) in the type of the activations
+};
+
 // What is known of a weight without its memory.
 struct ParameterShape {
   std::string name;
@@ -29,9 +35,10 @@ class ParameterStore {
     zeroed,       // memory only: a checkpoint is read into it
     shapes_only   // no memory: every Var is undefined, parameters() is empty, shapes() is complete
   };
+  // `storage` is that of weights that only products read, the others are stored in `dtype`.
   explicit ParameterStore(RandomKey key, DType dtype = DType::f32, Mode mode = Mode::initialized,
-                          Device device = Device::cpu)
-      : key_(key), dtype_(dtype), mode_(mode), device_(device) {}
+                          Device device = Device::cpu, WeightStorage storage = WeightStorage::f32)
+      : key_(key), dtype_(dtype), mode_(mode), device_(device), storage_(storage) {}
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
@@ -43,13 +50,17 @@ class ParameterStore {
 
   // A new leaf on the heap; throws BugError when the name is taken.
   Var create(const std::string& name, const Shape& shape, const Initializer& initializer,
-             int stacked_dims);
+             int stacked_dims, WeightUse use = WeightUse::any);
 
  private:
+  Var make(const std::string& name, const Shape& shape, const Initializer& initializer,
+           WeightUse use) const;
+
   RandomKey key_;
   DType dtype_;
   Mode mode_;
   Device device_;
+  WeightStorage storage_;
   ParameterList parameters_;
   std::vector<ParameterShape> shapes_;
   std::unordered_set<std::string> names_;
@@ -67,7 +78,7 @@ class ParameterScope {
   // The weight `path/name`. A constructor must not look at the value: it is undefined in
   // Mode::shapes_only.
   Var create(std::string_view name, const Shape& shape, const Initializer& initializer,
-             int stacked_dims = 0) const;
+             int stacked_dims = 0, WeightUse use = WeightUse::any) const;
 
  private:
   ParameterStore* store_;

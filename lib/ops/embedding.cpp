@@ -22,7 +22,9 @@ Var embedding(const Var& table_VD, const Tensor& ids, DType dtype, const Dropout
               "embedding: table is {} {}, result {}", name_of(table_VD.dtype()),
               table_VD.shape().text(), name_of(dtype));
   STMOE_CHECK(ids.dtype() == DType::i32, "embedding: ids are {}", name_of(ids.dtype()));
-  const Tensor table = table_VD.value().contiguous(), index = ids.contiguous();
+  const Tensor table = (table_VD.is_plain() ? table_VD.value() : table_VD.value_as(DType::bf16))
+                           .contiguous(),
+               index = ids.contiguous();
   if (is_host_memory(index.device())) check_ids(index, table.dim(0));
   Shape shape = ids.shape();
   shape.append(table.dim(1));
@@ -33,7 +35,7 @@ Var embedding(const Var& table_VD, const Tensor& ids, DType dtype, const Dropout
   kernels<EmbeddingKernels>(y.device()).forward(y, table, index, mask);
   count_bytes(2.0 * static_cast<double>(y.bytes()));  // of the table, only the rows named
   return record("embedding", y, {table_VD},
-                [index, mask, before = table.shape(), kind = table.dtype(),
+                [index, mask, before = table.shape(), kind = table_VD.dtype(),
                  sum = LeafGradient(table_VD)](const Tensor& dy) -> std::vector<Tensor> {
                   const auto& kernel = kernels<EmbeddingKernels>(dy.device());
                   if (sum.is_leaf()) {

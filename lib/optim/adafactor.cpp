@@ -21,7 +21,7 @@ class Adafactor final : public Optimizer {
   Adafactor(const AdafactorConfig& config, const ParameterList& parameters) : config_(config) {
     for (const Parameter& parameter : parameters) {
       Slots slots;
-      const Tensor& weight = parameter.value.value();
+      const Var& weight = parameter.value;
       slots.name = parameter.name;
       slots.factoring = choose_factoring(weight.shape(), parameter.stacked_dims, config);
       auto make = [&](const Shape& shape) {
@@ -54,9 +54,9 @@ class Adafactor final : public Optimizer {
       if (!gradient.defined()) continue;
       gradient = gradient.contiguous();
       kernels<AdafactorKernels>(gradient.device())
-          .update({parameter.value.value(), parameter.value.rounded(), gradient, slots.row,
-                   slots.column, slots.second, slots.momentum, &slots.factoring, slots.num_slices,
-                   beta2, learning_rate},
+          .update({updated_weight(parameter.value, step), gradient, slots.row, slots.column,
+                   slots.second, slots.momentum, &slots.factoring, slots.num_slices, beta2,
+                   learning_rate},
                   config_.rule());
     }
   }

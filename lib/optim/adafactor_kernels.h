@@ -2,7 +2,7 @@
 // What the kernels of Adafactor (adafactor.h) are told; apart, for the sources of a GPU's kernels.
 #pragma once
 
-#include "lib/tensor/tensor.h"
+#include "lib/optim/weight_update.h"
 
 namespace stmoe {
 
@@ -22,13 +22,14 @@ struct AdafactorRule {
   bool factors_experts, scales_experts, clips_experts;
 };
 
-// One weight's update; tensors are contiguous f32 (or all f64).
+// One weight's update; tensors are contiguous f32 (or all f64), but for what the weight is stored
+// in.
 struct AdafactorUpdate {
-  Tensor weight, rounded;  // rounded: bf16, the new weight once more; or undefined
-  Tensor gradient;         // left as it is
-  Tensor row, column;      // factored
-  Tensor second;           // unfactored
-  Tensor momentum;         // when beta1 > 0
+  UpdatedWeight weight;
+  Tensor gradient;     // left as it is
+  Tensor row, column;  // factored
+  Tensor second;       // unfactored
+  Tensor momentum;     // when beta1 > 0
   const Factoring* factoring;
   int64_t num_slices;  // experts in the stack, 1 otherwise
   double beta2, learning_rate;

@@ -26,7 +26,7 @@ class AdamW final : public Optimizer {
  public:
   AdamW(const AdamWConfig& config, const ParameterList& parameters) : config_(config) {
     for (const Parameter& parameter : parameters) {
-      const Tensor& weight = parameter.value.value();
+      const Var& weight = parameter.value;
       auto make = [&] {
         return Tensor::persistent(weight.shape(), weight.dtype(), weight.device());
       };
@@ -45,7 +45,7 @@ class AdamW final : public Optimizer {
                   parameters[i].name, slots_[i].name);
       if (!value.grad().defined()) continue;
       kernels<AdamWKernels>(value.device())
-          .update({value.value(), value.rounded(), value.grad().contiguous(), slots_[i].first,
+          .update({updated_weight(value, step), value.grad().contiguous(), slots_[i].first,
                    slots_[i].second, config_.beta1, config_.beta2, config_.epsilon,
                    1.0 - learning_rate * config_.weight_decay,
                    learning_rate / (1.0 - std::pow(config_.beta1, t)),

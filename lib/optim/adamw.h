@@ -4,13 +4,14 @@
 //   p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps),  t from 1
 #pragma once
 
-#include "lib/tensor/tensor.h"
+#include "lib/optim/weight_update.h"
 
 namespace stmoe {
 
-// One weight's update; tensors are contiguous f32 (or all f64).
+// One weight's update; tensors are contiguous f32 (or all f64), but for what the weight is stored
+// in.
 struct AdamWUpdate {
-  Tensor weight, rounded;  // rounded: bf16, the new weight once more; or undefined
+  UpdatedWeight weight;
   Tensor gradient, first, second;
   double beta1, beta2, epsilon;
   double decay;              // 1 - lr * weight_decay

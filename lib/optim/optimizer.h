@@ -9,6 +9,7 @@
 #include "lib/autograd/parameter.h"
 #include "lib/base/registry.h"
 #include "lib/config/config.h"
+#include "lib/optim/weight_update.h"
 
 namespace stmoe {
 
@@ -33,6 +34,9 @@ class Optimizer {
 
 std::unique_ptr<Optimizer> make_optimizer(const Choice<Optimizer>& choice,
                                           const ParameterList& parameters);
+
+// The weight of a parameter in update `step`.
+UpdatedWeight updated_weight(const Var& value, int64_t step);
 
 // For the profile: an update reads each gradient and reads and writes each weight and its state.
 void count_update_bytes(const Optimizer& optimizer, const ParameterList& parameters);

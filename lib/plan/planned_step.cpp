@@ -75,7 +75,8 @@ PlannedStep plan_step(const Recipe& original, Device device) {
   recipe.data.batch_size =
       original.data.batch_size / original.train.accumulate * recipe.train.accumulate;
   const PlanScope planning(device);
-  ParameterStore store(RandomKey{}, DType::f32, ParameterStore::Mode::zeroed, Device::plan);
+  ParameterStore store(RandomKey{}, DType::f32, ParameterStore::Mode::zeroed, Device::plan,
+                       parse_weight_storage(recipe.precision.weights));
   const ParameterList& parameters = store.parameters();
   const EncoderDecoder model(recipe.model, recipe.moe, store);
   const auto optimizer = make_optimizer(recipe.optimizer, parameters);

@@ -16,6 +16,13 @@ void validate_batch(const Recipe& recipe, Problems& problems) {
         recipe.train.accumulate, recipe.data.batch_size);
 }
 
+void validate_precision(const Recipe& recipe, Problems& problems) {
+  if (recipe.precision.weights != "f32" && recipe.precision.compute != "bf16")
+    problems.add("precision.weights",
+                 "is {}: products would have to read f32; set precision.compute: bf16",
+                 recipe.precision.weights);
+}
+
 // A schedule knows best which lengths it cannot have; its error may begin with the key.
 void validate_schedule(const Recipe& recipe, Problems& problems) {
   try {
@@ -36,6 +43,7 @@ void Recipe::validate(Problems& problems) const {
   validate_sparse_layers(model, moe, problems);
   validate_batch(*this, problems);
   validate_schedule(*this, problems);
+  validate_precision(*this, problems);
 }
 
 Recipe load_recipe(const Path& file, const std::vector<std::string>& overrides) {

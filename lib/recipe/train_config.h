@@ -68,10 +68,16 @@ struct TrainConfig {
 
 struct PrecisionConfig {
   std::string compute = "f32";
+  std::string weights = "f32";
   void visit(auto& v) {
     v("compute", compute,
       "of activations and products; weights, router, norms, softmax and loss stay in f32",
       one_of({"f32", "bf16"}));
+    v("weights", weights,
+      "storage of the weights of products and embeddings, with compute: bf16. split: exactly f32, "
+      "its bf16 part read in place (2 bytes a weight less than f32 with a bf16 copy); "
+      "bf16_stochastic: 2 bytes a weight, updates rounded at random",
+      one_of({"f32", "split", "bf16_stochastic"}));
   }
 };
 

@@ -27,7 +27,7 @@ struct bf16 {
 };
 static_assert(sizeof(bf16) == 2);
 
-enum class DType : uint8_t { f64, f32, bf16, i64, i32, u8 };
+enum class DType : uint8_t { f64, f32, bf16, i64, i32, u8, i16 };
 
 size_t size_of(DType dtype);
 std::string_view name_of(DType dtype);
@@ -60,6 +60,10 @@ struct DTypeOf<int32_t> {
 template <>
 struct DTypeOf<uint8_t> {
   static constexpr DType value = DType::u8;
+};
+template <>
+struct DTypeOf<int16_t> {
+  static constexpr DType value = DType::i16;
 };
 template <class T>
 inline constexpr DType kDTypeOf = DTypeOf<T>::value;

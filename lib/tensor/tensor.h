@@ -11,6 +11,7 @@
 #include "lib/tensor/device.h"
 #include "lib/tensor/dtype.h"
 #include "lib/tensor/shape.h"
+#include "lib/tensor/weight_storage.h"
 
 namespace stmoe {
 
@@ -96,10 +97,13 @@ class Tensor {
   DType dtype_ = DType::f32;
 };
 
-// A tensor with its checkpoint path.
+// A tensor with its checkpoint path; of a weight that is not stored as f32 also how, and what else
+// belongs to it (weight_tensor.h).
 struct NamedTensor {
   std::string name;
   Tensor tensor;
+  WeightStorage storage = WeightStorage::f32;
+  Tensor low = {};
 };
 
 }  // namespace stmoe

@@ -15,7 +15,7 @@ void write_benchmark_file(const Path& folder, const Recipe& recipe, const Parame
   };
   file.write_text("recipe", print_config(recipe));
   for (const Parameter& parameter : parameters)
-    write("weights/" + parameter.name, parameter.value.value());
+    write("weights/" + parameter.name, parameter.value.weight().on_host());
   write("batch/encoder_tokens", batch.encoder_tokens_BL);
   write("batch/decoder_inputs", batch.decoder_inputs_BT);
   write("batch/targets", batch.targets_BT);

@@ -18,7 +18,7 @@ double mib(double bytes) { return bytes / (1 << 20); }
 int64_t bytes_of(const ParameterList& parameters) {
   int64_t total = 0;
   for (const Parameter& parameter : parameters) {
-    total += static_cast<int64_t>(parameter.value.value().bytes());
+    total += static_cast<int64_t>(parameter.value.weight().bytes());
     if (parameter.value.rounded().defined())
       total += static_cast<int64_t>(parameter.value.rounded().bytes());
   }

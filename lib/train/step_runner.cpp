@@ -18,7 +18,8 @@ RandomKey weights_key(const Recipe& recipe) {
 StepRunner::StepRunner(const Recipe& recipe, Device device, ParameterStore::Mode mode)
     : recipe_(recipe),
       device_(device),
-      store_(weights_key(recipe), DType::f32, mode, device),
+      store_(weights_key(recipe), DType::f32, mode, device,
+             parse_weight_storage(recipe.precision.weights)),
       arena_(device),
       gradients_graph_(make_step_graph(device)),
       update_graph_(make_step_graph(device)),

@@ -185,7 +185,7 @@ CheckpointContents Trainer::contents() const {
   CheckpointContents contents;
   contents.step = step_;
   for (const Parameter& parameter : parameters())
-    contents.weights.push_back({parameter.name, parameter.value.value()});
+    contents.weights.push_back(named_weight(parameter));
   contents.optimizer = runner_.optimizer().state();
   contents.recipe_yaml = print_config(recipe_);
   contents.vocabulary_hash = data_.vocabulary.hash();
@@ -202,7 +202,7 @@ void Trainer::read_weights(const Checkpoint& checkpoint) {
         data_.vocabulary.hash()));
   std::vector<NamedTensor> weights;
   for (const Parameter& parameter : parameters())
-    weights.push_back({parameter.name, parameter.value.value()});
+    weights.push_back(named_weight(parameter));
   checkpoint.read_weights(weights);
   for (const Parameter& parameter : parameters()) parameter.value.value_changed();
 }

@@ -24,7 +24,7 @@ std::string first_non_finite(const ParameterList& parameters, double loss, doubl
 
 std::string first_non_finite_weight(const ParameterList& parameters) {
   std::vector<Tensor> weights;
-  for (const Parameter& parameter : parameters) weights.push_back(parameter.value.value());
+  for (const Parameter& parameter : parameters) weights.push_back(parameter.value.weight().value);
   const auto first = first_non_finite(weights);
   return first ? parameters[*first].name : "";
 }

@@ -6,6 +6,7 @@
 
 #include "lib/base/error.h"
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/tensor/weight_tensor.h"
 
 namespace stmoe {
 
@@ -38,8 +39,8 @@ inline CheckpointContents example_contents(int64_t step) {
 
 inline std::vector<NamedTensor> blank(const std::vector<NamedTensor>& tensors) {
   std::vector<NamedTensor> result;
-  for (const auto& [name, tensor] : tensors)
-    result.push_back({name, Tensor::zeros(tensor.shape(), tensor.dtype())});
+  for (const NamedTensor& from : tensors)
+    result.push_back({from.name, Tensor::zeros(from.tensor.shape(), from.tensor.dtype())});
   return result;
 }
 

@@ -62,15 +62,37 @@ TEST_CASE("checkpoint.h5 alone shows every tensor whole, also after a move", "[c
   const CheckpointContents expected = example_contents(3);
   for (const auto& [group, tensors] :
        {std::pair("weights", &expected.weights), std::pair("optimizer", &expected.optimizer)}) {
-    for (const auto& [name, tensor] : *tensors) {
-      Tensor read = Tensor::empty(tensor.shape(), tensor.dtype());
-      file.dataset(format("{}/{}", group, name)).read(read);
-      CHECK(same_bytes({{name, read}}, {{name, tensor}}));
+    for (const NamedTensor& named : *tensors) {
+      Tensor read = Tensor::empty(named.tensor.shape(), named.tensor.dtype());
+      file.dataset(format("{}/{}", group, named.name)).read(read);
+      CHECK(same_bytes({{named.name, read}}, {named}));
     }
   }
   CHECK(file.integer_attribute("step") == 3);
   CHECK(file.integer_attribute("num_tensors") == 8);
   CHECK(file.read_text("recipe") == expected.recipe_yaml);
+}
+
+TEST_CASE("weights in two halves are saved as the f32 they are, and read into any storage",
+          "[checkpoint][weights]") {
+  TemporaryFolder folder;
+  const Tensor values = ramp_tensor({5, 31}, DType::f32, 0.1);
+  const auto stored = [&](WeightStorage storage) {
+    const WeightTensor weight = WeightTensor::persistent({5, 31}, storage, Device::cpu);
+    return NamedTensor{"w", weight.value, storage, weight.low};
+  };
+  CheckpointContents contents = example_contents(1);
+  contents.weights = {stored(WeightStorage::split)};
+  WeightTensor::of(contents.weights[0]).assign(values);
+  const Checkpoint checkpoint = Checkpoint::open(save_checkpoint(folder.path(), contents));
+  for (WeightStorage storage :
+       {WeightStorage::f32, WeightStorage::split, WeightStorage::bf16_stochastic}) {
+    const NamedTensor into = stored(storage);
+    checkpoint.read_weights({into});
+    const Tensor expected =
+        storage == WeightStorage::bf16_stochastic ? values.to(DType::bf16).to(DType::f32) : values;
+    CHECK(same_bytes({{"w", WeightTensor::of(into).on_host()}}, {{"w", expected}}));
+  }
 }
 
 TEST_CASE("views that are not contiguous are saved in their own order", "[checkpoint]") {

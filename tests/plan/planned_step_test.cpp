@@ -63,7 +63,8 @@ struct RealSteps {
 // Three updates, as Trainer::train_step makes them.
 RealSteps run_steps(const Recipe& recipe, bool evaluates = false) {
   release_scratch();
-  ParameterStore store(RandomKey{7});
+  ParameterStore store(RandomKey{7}, DType::f32, ParameterStore::Mode::initialized, Device::cpu,
+                       parse_weight_storage(recipe.precision.weights));
   const EncoderDecoder model(recipe.model, recipe.moe, store);
   const auto optimizer = make_optimizer(recipe.optimizer, store.parameters());
   keep_rounded_weights(recipe, store.parameters());
@@ -121,6 +122,9 @@ TEST_CASE("a planned step takes the bytes that real steps take", "[plan]") {
       {"Switch, two micro-batches", sparse("train.accumulate=2")},
       {"Switch, eight micro-batches", sparse("train.accumulate=8")},
       {"Switch, bf16", sparse("precision.compute=bf16")},
+      {"Switch, split weights",
+       sparse("precision.compute=bf16\nprecision.weights=split\ntrain.accumulate=2")},
+      {"Switch, bf16 weights", sparse("precision.compute=bf16\nprecision.weights=bf16_stochastic")},
       {"Switch, bf16, micro-batches, recomputed",
        sparse("precision.compute=bf16\ntrain.accumulate=4\nmodel.recompute=block")},
       {"Switch, gated, AdamW", sparse("model.activation=geglu\noptimizer.kind=adamw")},

@@ -10,7 +10,8 @@
 
 #include "lib/base/threads.h"
 #include "lib/optim/adafactor_kernels.h"
-#include "lib/optim/cpu/round_weights.h"
+#include "lib/optim/cpu/squares.h"
+#include "lib/optim/cpu/stored_weights.h"
 #include "lib/optim/gradients.h"
 
 namespace stmoe {
@@ -24,8 +25,6 @@ constexpr int64_t kBlockRows = 32;
 // The inner loops are functions of their own: in a lambda, captured pointers would be read again
 // for every element. `step` is the distance of neighbours in a row: nearly always one, and then a
 // constant, without which the loops would not become vector code.
-using One = std::integral_constant<int64_t, 1>;
-
 template <class Body>
 void with_step(int64_t step, Body&& body) {
   step == 1 ? body(One{}) : body(step);
@@ -57,19 +56,20 @@ T sum_of_scaled_squares(const T* __restrict g, Step step, const T* __restrict sc
 }
 
 // weight = keep * weight - delta, delta = row_scale * column_scale * g, averaged in the momentum.
-template <class T, class Step>
-void subtract(T* __restrict weight, const T* __restrict g, T* __restrict momentum, Step step,
-              T row_scale, const T* __restrict column_scale, T keep, T beta1, T keep1,
-              int64_t columns) {
+template <class T, class WeightStep, class Step>
+void subtract(T* __restrict weight, WeightStep weight_step, const T* __restrict g,
+              T* __restrict momentum, Step step, T row_scale, const T* __restrict column_scale,
+              T keep, T beta1, T keep1, int64_t columns) {
   if (momentum) {
     for (int64_t j = 0; j < columns; ++j) {
       momentum[j * step] =
           beta1 * momentum[j * step] + keep1 * (row_scale * column_scale[j] * g[j * step]);
-      weight[j * step] = keep * weight[j * step] - momentum[j * step];
+      weight[j * weight_step] = keep * weight[j * weight_step] - momentum[j * step];
     }
   } else {
     for (int64_t j = 0; j < columns; ++j)
-      weight[j * step] = keep * weight[j * step] - row_scale * column_scale[j] * g[j * step];
+      weight[j * weight_step] =
+          keep * weight[j * weight_step] - row_scale * column_scale[j] * g[j * step];
   }
 }
 
@@ -101,6 +101,26 @@ void subtract_unfactored(T* __restrict weight, const T* __restrict g, const T* _
   }
 }
 
+double sum_of_squares(const WeightTensor& weight) {
+  double sum = 0;
+  const auto in_chunks = [&](auto&& squares) {
+    sum = sum_of_chunks(weight.value.numel(), squares);
+  };
+  if (!weight.is_plain()) {
+    in_chunks([&](int64_t begin, int64_t end) {
+      std::vector<float> values(static_cast<size_t>(end - begin));
+      load_weights(values.data(), weight, begin, One{}, end - begin);
+      return squares_of(values.data(), end - begin);
+    });
+    return sum;
+  }
+  visit_floating(weight.value.dtype(), [&](auto tag) {
+    const auto* values = weight.value.data<decltype(tag)>();
+    in_chunks([&](int64_t begin, int64_t end) { return squares_of(values + begin, end - begin); });
+  });
+  return sum;
+}
+
 // What each slice's update is multiplied by: learning rate, clipping, scale of the weight.
 // `squares` holds the sum of u^2 of every slice.
 std::vector<double> slice_factors(const AdafactorUpdate& u, const AdafactorRule& rule,
@@ -118,12 +138,9 @@ std::vector<double> slice_factors(const AdafactorUpdate& u, const AdafactorRule&
       factors[s] /=
           std::max(1.0, root_mean(squares, rule.clips_experts, s) / rule.clipping_threshold);
   if (rule.multiply_by_parameter_scale) {
-    const Tensor stack = u.weight.reshape({u.num_slices, -1});
-    std::vector<Tensor> parts;
-    for (int64_t s = 0; s < u.num_slices; ++s) parts.push_back(stack.slice(0, s, s + 1));
-    const Tensor sums = Tensor::empty_on_heap({u.num_slices}, DType::f64);
-    kernels<GradientKernels>(Device::cpu).sums_of_squares(sums, parts);
-    const std::vector<double> weights(sums.span<double>().begin(), sums.span<double>().end());
+    std::vector<double> weights;
+    for (int64_t s = 0; s < u.num_slices; ++s)
+      weights.push_back(sum_of_squares(u.weight.weight.slice_of(u.num_slices, s)));
     for (size_t s = 0; s < slices; ++s)
       factors[s] *= std::max(root_mean(weights, rule.scales_experts, s), rule.minimum_scale);
   }
@@ -222,11 +239,16 @@ void update_factored(const AdafactorUpdate& u, const AdafactorRule& rule, const 
   T* momentum = rule.beta1 > 0 ? u.momentum.data<T>() : nullptr;
   const T keep = static_cast<T>(1.0 - rule.weight_decay);
   for_each_row(f, [&](int64_t at, int64_t first) {
-    subtract(u.weight.data<T>() + first, gradient + first, momentum ? momentum + first : nullptr,
-             step, static_cast<T>(factors[slice_of(at)] * row_scale[at]),
-             column_scale.data() + at / f.rows * f.columns, keep, static_cast<T>(rule.beta1),
-             static_cast<T>(1.0 - rule.beta1), f.columns);
-    round_weights(u.rounded, u.weight.data<T>(), first, step, f.columns);
+    const T by = static_cast<T>(factors[slice_of(at)] * row_scale[at]);
+    const T* scale = column_scale.data() + at / f.rows * f.columns;
+    change_weights<T>(u.weight, first, step, f.columns,
+                      [&](T* weight, auto weight_step, int64_t j, int64_t count) {
+                        const int64_t place = first + j * step;
+                        subtract(weight, weight_step, gradient + place,
+                                 momentum ? momentum + place : nullptr, step, by, scale + j, keep,
+                                 static_cast<T>(rule.beta1), static_cast<T>(1.0 - rule.beta1),
+                                 count);
+                      });
   });
 }
 
@@ -249,12 +271,15 @@ void update_unfactored(const AdafactorUpdate& u, const AdafactorRule& rule) {
   T* momentum = rule.beta1 > 0 ? u.momentum.data<T>() : nullptr;
   for (int64_t s = 0; s < u.num_slices; ++s) {
     parallel_for(size, kChunk, [&](int64_t begin, int64_t end) {
-      const int64_t at = s * size + begin;
-      subtract_unfactored(u.weight.data<T>() + at, gradient + at, second + at,
-                          momentum ? momentum + at : nullptr, static_cast<T>(factors[s]),
-                          static_cast<T>(1.0 - rule.weight_decay), static_cast<T>(rule.beta1),
-                          static_cast<T>(1.0 - rule.beta1), end - begin);
-      round_weights(u.rounded, u.weight.data<T>(), at, One{}, end - begin);
+      change_weights<T>(u.weight, s * size + begin, One{}, end - begin,
+                        [&](T* weight, One, int64_t j, int64_t count) {
+                          const int64_t at = s * size + begin + j;
+                          subtract_unfactored(
+                              weight, gradient + at, second + at,
+                              momentum ? momentum + at : nullptr, static_cast<T>(factors[s]),
+                              static_cast<T>(1.0 - rule.weight_decay), static_cast<T>(rule.beta1),
+                              static_cast<T>(1.0 - rule.beta1), count);
+                        });
     });
   }
 }
@@ -264,10 +289,11 @@ AdafactorUpdate one_slice(const AdafactorUpdate& u, int64_t s, const Factoring& 
   auto slice = [&](const Tensor& stack) {
     return stack.defined() ? stack.reshape({u.num_slices, -1}).slice(0, s, s + 1) : stack;
   };
-  return {slice(u.weight),   slice(u.rounded), slice(u.gradient),
-          slice(u.row),      slice(u.column),  slice(u.second),
-          slice(u.momentum), &factoring,       1,
-          u.beta2,           u.learning_rate};
+  UpdatedWeight weight{u.weight.weight.slice_of(u.num_slices, s), slice(u.weight.rounded),
+                       u.weight.rounding_key, s * (u.weight.numel() / u.num_slices)};
+  return {weight,          slice(u.gradient), slice(u.row), slice(u.column),
+          slice(u.second), slice(u.momentum), &factoring,   1,
+          u.beta2,         u.learning_rate};
 }
 
 // Experts that do not depend on each other go one by one: the second and third pass over an

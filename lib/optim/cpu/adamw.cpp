@@ -2,10 +2,9 @@
 #include "lib/optim/adamw.h"
 
 #include <cmath>
-#include <type_traits>
 
 #include "lib/base/threads.h"
-#include "lib/optim/cpu/round_weights.h"
+#include "lib/optim/cpu/stored_weights.h"
 
 namespace stmoe {
 namespace {
@@ -39,11 +38,14 @@ void update_typed(const AdamWUpdate& u) {
                              static_cast<T>(u.step_size),
                              static_cast<T>(u.second_correction),
                              static_cast<T>(u.epsilon)};
-  T *p = u.weight.data<T>(), *m = u.first.data<T>(), *v = u.second.data<T>();
+  T *m = u.first.data<T>(), *v = u.second.data<T>();
   const T* g = u.gradient.data<T>();
   parallel_for(u.weight.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
-    update_run(p + begin, m + begin, v + begin, g + begin, c, end - begin);
-    round_weights(u.rounded, p, begin, std::integral_constant<int64_t, 1>{}, end - begin);
+    change_weights<T>(u.weight, begin, One{}, end - begin,
+                      [&](T* p, One, int64_t at, int64_t count) {
+                        at += begin;
+                        update_run(p, m + at, v + at, g + at, c, count);
+                      });
   });
 }
 

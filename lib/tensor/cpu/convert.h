@@ -20,6 +20,8 @@ void visit_any(DType dtype, F&& f) {
       return f(int32_t{});
     case DType::u8:
       return f(uint8_t{});
+    case DType::i16:
+      return f(int16_t{});
     default:
       return visit_floating(dtype, f);
   }
