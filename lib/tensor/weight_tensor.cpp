@@ -8,14 +8,14 @@ namespace {
 
 constexpr int64_t kChunk = 1 << 16;
 
-void join(const Tensor& to, const Tensor& high, const Tensor& low) {
-  float* values = to.data<float>();
-  const bf16* upper = high.data<bf16>();
-  const int16_t* lower = low.data<int16_t>();
-  parallel_for(to.numel(), kChunk, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      values[i] = std::bit_cast<float>(join_bits({upper[i].bits, lower[i]}));
-  });
+void join(float* __restrict values, const bf16* __restrict high, const int16_t* __restrict low,
+          int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    values[i] = std::bit_cast<float>(join_bits({high[i].bits, low[i]}));
+}
+
+void widen(float* __restrict values, const bf16* __restrict from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(from[i]);
 }
 
 void split(const Tensor& high, const Tensor& low, const Tensor& from) {
@@ -51,10 +51,12 @@ WeightTensor WeightTensor::persistent(const Shape& shape, WeightStorage storage,
 Tensor WeightTensor::on_host() const {
   if (is_plain()) return value.on(Device::cpu);
   const Tensor result = Tensor::empty_on_heap(value.shape(), DType::f32);
+  const Tensor here = value.on(Device::cpu);
   if (low.defined())
-    join(result, value.on(Device::cpu), low.on(Device::cpu));
+    join(result.data<float>(), here.data<bf16>(), low.on(Device::cpu).data<int16_t>(),
+         result.numel());
   else
-    result.copy_from(value.on(Device::cpu));
+    widen(result.data<float>(), here.data<bf16>(), result.numel());
   return result;
 }
 

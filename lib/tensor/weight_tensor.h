@@ -20,7 +20,8 @@ struct WeightTensor {
   // The type of the values that it stands for.
   DType dtype() const { return is_plain() ? value.dtype() : DType::f32; }
   size_t bytes() const { return value.bytes() + (low.defined() ? low.bytes() : 0); }
-  // The values on the host; `value` itself when it is there and plain.
+  // The values on the host; `value` itself when it is there and plain. Runs nothing on the compute
+  // threads: any thread may call it when the weight is on the host.
   Tensor on_host() const;
   // Stores values from the host: for bf16_stochastic rounded to the nearest, so that what was
   // stored comes back as it was.
