@@ -36,15 +36,17 @@ struct CheckpointSaver::Save {
   void begin_copies() {
     std::vector<Tensor> sources;
     for (auto* list : {&contents.weights, &contents.optimizer})
-      for (NamedTensor& one : *list) {
-        if (is_host_memory(one.tensor.device())) {
-          one.tensor = one.tensor.clone_to_heap();
-          continue;
+      for (NamedTensor& one : *list)
+        for (Tensor* tensor : {&one.tensor, &one.low}) {
+          if (!tensor->defined()) continue;
+          if (is_host_memory(tensor->device())) {
+            *tensor = tensor->clone_to_heap();
+            continue;
+          }
+          *tensor = tensor->contiguous();
+          sources.push_back(*tensor);
+          travelling.push_back(tensor);
         }
-        one.tensor = one.tensor.contiguous();
-        sources.push_back(one.tensor);
-        travelling.push_back(&one.tensor);
-      }
     copies = start_host_copies(sources);
   }
 

@@ -50,6 +50,24 @@ TEST_CASE("a checkpoint saved beside training has the bytes of when the save beg
   }
 }
 
+TEST_CASE("both halves of a split weight travel", "[checkpoint][weights][emu]") {
+  TemporaryFolder folder;
+  const Tensor values = ramp_tensor({5, 31}, DType::f32, 0.1);
+  const WeightTensor weight = WeightTensor::persistent({5, 31}, WeightStorage::split, Device::emu);
+  weight.assign(values);
+  CheckpointContents contents = example_contents(5);
+  contents.weights = {{"w", weight.value, weight.storage, weight.low}};
+  Path saved;
+  CheckpointSaver saver([&](const Path& path) { saved = path; });
+  saver.start(folder / "checkpoints", contents);
+  saver.wait_until_read();
+  weight.assign(Tensor::zeros({5, 31}, DType::f32));
+  saver.finish();
+  const Tensor read = Tensor::zeros({5, 31}, DType::f32);
+  Checkpoint::open(saved).read_weights({{"w", read}});
+  CHECK(same_bytes({{"w", read}}, {{"w", values}}));
+}
+
 TEST_CASE("a save that failed is told by whoever asks next", "[checkpoint][emu]") {
   TemporaryFolder folder;
   write_file_atomically(folder / "checkpoints", "a file where a directory should be\n");
