@@ -12,9 +12,9 @@ namespace {
 
 Recipe recipe_with(const std::string& weights, bool is_tied) {
   Recipe recipe;
-  recipe.model.d_model = 16;
-  recipe.model.d_ff = 24;
-  recipe.model.d_kv = 4;
+  recipe.model.d_model = 32;
+  recipe.model.d_ff = 48;
+  recipe.model.d_kv = 16;
   recipe.model.num_heads = 2;
   recipe.model.encoder_layers = recipe.model.decoder_layers = 2;
   recipe.model.vocabulary_size = 96;
