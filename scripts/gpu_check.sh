@@ -20,7 +20,8 @@ usage: scripts/gpu_check.sh --prepare DIR [--build-dir BUILD] [--reuse] [--arch 
   --reuse         take what is built in --build-dir as it is, tests that are missing left out
   --arch LIST     GPU architectures to compile for (default: 90)
   --seconds N     what is not begun in this time is left out, and all ends in it (default: 570)
-  --only ITEMS    only these, separated by commas; --run without them lists what there is in log.txt
+  --only ITEMS    only these, separated by commas, added to the results that are in OUT; --run without them lists what there is in
+                  log.txt
   --device D      cuda (default), or emu: the emulated device with tiny shapes, to try the script itself
   --yes           install missing Debian packages without asking
 
@@ -206,7 +207,9 @@ run_folder() {
   mkdir -p "$output"
   output=$(realpath "$output")
   results=$output/results.jsonl log=$output/log.txt
-  : >"$results" >"$log"
+  # Some items of many are added to what was measured before.
+  [ -n "$only" ] || rm -f "$results" "$log"
+  touch "$results" "$log"
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   tar -C "$work" -xJf "$1/payload.tar.xz" || die "$1/payload.tar.xz cannot be unpacked"
