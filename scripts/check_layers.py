@@ -121,6 +121,15 @@ def third_party_problem(file, header):
     return None
 
 
+def unlisted_test(text):
+    """The first test whose name breaks CMake's lists, by which CTest knows the tests."""
+    for match in re.finditer(r'TEST_CASE\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)', text):
+        name = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', match[1]))
+        if name.count("[") != name.count("]") or ";" in name:
+            return name
+    return None
+
+
 def check(root):
     layers, problems, warnings = Layers(root), [], []
     files = [path for top in ("lib", "apps", "data_tools", "tests", "cuda", "scripts")
@@ -132,6 +141,8 @@ def check(root):
                 f"{file}: {len(lines)} lines; split it (soft limit {MANY_LINES}, hard limit {MOST_LINES})")
         if file.parts[0] == "tests" and re.search(r'TEST_CASE\(\s*"[-~]', "\n".join(lines)):
             problems.append(f"{file}: a test's name begins with - or ~: given as an argument, Catch runs nothing")
+        if file.parts[0] == "tests" and (name := unlisted_test("\n".join(lines))):
+            problems.append(f"{file}: the test '{name}': with a bracket alone or a semicolon, CMake makes one of it and its neighbours")
         for number, line in enumerate(lines if path.suffix in CODE else [], 1):
             include = re.match(r"\s*#\s*include\s*([<\"])([^>\"]+)[>\"]", line)
             if not include:

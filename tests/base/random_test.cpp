@@ -90,7 +90,8 @@ TEST_CASE("folded keys differ from each other and from their order", "[base][ran
   CHECK(key.fold("dropout") == RandomKey{1}.fold("dropout"));
 }
 
-TEST_CASE("uniform values lie in [0, 1) and have the right moments", "[base][random]") {
+TEST_CASE("uniform values lie between 0 and 1, without 1, and have the right moments",
+          "[base][random]") {
   CHECK(uniform_from_bits(0xffffffff) < 1);
   CHECK(uniform_from_bits(0xff) == 0);
   const auto values =

@@ -41,7 +41,7 @@ TEST_CASE("an epoch has every document once, the next one in another order",
   CHECK(take_tokens(other, 256) != first);
 }
 
-TEST_CASE("documents of a group are joined and cut into segments; the group's last may be short",
+TEST_CASE("documents of a group are joined and cut into segments, the group's last may be short",
           "[data][segment_stream]") {
   TemporaryFolder folder;
   const Path path = write_corpus(folder / "a.h5", std::vector<int64_t>(128, 10));

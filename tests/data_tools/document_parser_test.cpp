@@ -44,7 +44,7 @@ TEST_CASE("the format follows the name, unless it is given", "[data_tools][parse
   CHECK(settings.format_of("a.json") == TextFormat::lines);
 }
 
-TEST_CASE("a line is a document; blank ones are counted", "[data_tools][parser]") {
+TEST_CASE("a line is a document, blank ones are counted", "[data_tools][parser]") {
   const Parsed parsed = parse("one\r\n\n  two \n\t\nthree", "a.txt");
   CHECK(parsed.documents == Texts{"one", "  two ", "three"});
   CHECK(parsed.counts.blank == 2);

@@ -57,6 +57,11 @@ class CheckLayersTest(unittest.TestCase):
         self.assert_fine("tests/ops/a_test.cpp", 'TEST_CASE("the flag --help", "[a]") {}\n')
         self.assert_problem("tests/ops/a_test.cpp", 'TEST_CASE(\n    "--help is shown", "[a]") {}\n', "begins with -")
 
+    def test_names_that_cmake_joins_with_their_neighbours(self):
+        self.assert_fine("tests/ops/a_test.cpp", 'TEST_CASE("rows [a, b] and "\n          "columns", "[a]") {}\n')
+        self.assert_problem("tests/ops/a_test.cpp", 'TEST_CASE("in [0, 1)", "[a]") {}\n', "in [0, 1)")
+        self.assert_problem("tests/ops/a_test.cpp", 'TEST_CASE("one; "\n  "two", "[a]") {}\n', "one; two")
+
     def test_cuda_sees_few_rooms(self):
         self.assert_fine("cuda/ops/a.cu", '#include "lib/ops/o.h"\n#include <cuda_runtime.h>\n')
         self.assert_problem("cuda/ops/a.cu", '#include "lib/hdf5/h.h"', "does not depend on lib/hdf5")
