@@ -5,8 +5,10 @@
 #include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #else
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) static_cast<void>(0)
 // Without the sanitizer these do nothing.
 static void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
@@ -64,6 +66,8 @@ void Fiber::start(void (*entry)(void*), void* argument) {
   argument_ = argument;
   has_finished_ = false;
   own_fake_stack_ = nullptr;
+  // Frames of a kernel that was left in the middle, by an error, have left their marks.
+  ASAN_UNPOISON_MEMORY_REGION(stack_.get(), kStackBytes);
   // At a function's first instruction the pointer is 8 below a multiple of 16.
   auto top = reinterpret_cast<uintptr_t>(stack_.get() + kStackBytes) & ~uintptr_t{15};
   auto* words = reinterpret_cast<void**>(top) - 2;
