@@ -141,7 +141,7 @@ def check(root):
                 f"{file}: {len(lines)} lines; split it (soft limit {MANY_LINES}, hard limit {MOST_LINES})")
         if file.parts[0] == "tests" and re.search(r'TEST_CASE\(\s*"[-~]', "\n".join(lines)):
             problems.append(f"{file}: a test's name begins with - or ~: given as an argument, Catch runs nothing")
-        if file.parts[0] == "tests" and (name := unlisted_test("\n".join(lines))):
+        if file.parts[0] == "tests" and path.suffix in CODE and (name := unlisted_test("\n".join(lines))):
             problems.append(f"{file}: the test '{name}': with a bracket alone or a semicolon, CMake makes one of it and its neighbours")
         for number, line in enumerate(lines if path.suffix in CODE else [], 1):
             include = re.match(r"\s*#\s*include\s*([<\"])([^>\"]+)[>\"]", line)
