@@ -201,8 +201,7 @@ void Trainer::read_weights(const Checkpoint& checkpoint) {
         checkpoint.path().string(), checkpoint.vocabulary_hash(), data_.vocabulary.name(),
         data_.vocabulary.hash()));
   std::vector<NamedTensor> weights;
-  for (const Parameter& parameter : parameters())
-    weights.push_back(named_weight(parameter));
+  for (const Parameter& parameter : parameters()) weights.push_back(named_weight(parameter));
   checkpoint.read_weights(weights);
   for (const Parameter& parameter : parameters()) parameter.value.value_changed();
 }
