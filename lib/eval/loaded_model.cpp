@@ -34,8 +34,7 @@ LoadedModel load_model(const Path& named, Device device) {
                                                 ParameterStore::Mode::zeroed, device);
   auto model = std::make_unique<EncoderDecoder>(recipe.model, recipe.moe, *store);
   std::vector<NamedTensor> weights;
-  for (const Parameter& parameter : store->parameters())
-    weights.push_back(named_weight(parameter));
+  for (const Parameter& parameter : store->parameters()) weights.push_back(named_weight(parameter));
   checkpoint.read_weights(weights);
   for (const Parameter& parameter : store->parameters()) parameter.value.keep_rounded();
   log_info("[eval] {}, step {}", path.string(), checkpoint.step());
