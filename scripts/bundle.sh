@@ -45,6 +45,11 @@ if [ -e "$output" ] && [ ! -e "$output/bin/stmoe-pretrain" ]; then
   exit 2
 fi
 
+if [ ! -e "$output" ] && ! { mkdir -p "$output" && rmdir "$output"; } 2>/dev/null; then
+  echo "error: $output cannot be written; give another folder" >&2
+  exit 6
+fi
+
 # shellcheck source=scripts/packages.sh
 . "$root/scripts/packages.sh"
 if [ "$reuse" -eq 0 ]; then

@@ -25,7 +25,8 @@ usage: scripts/gpu_check.sh --prepare DIR [--build-dir BUILD] [--reuse] [--arch 
   --device D      cuda (default), or emu: the emulated device with tiny shapes, to try the script itself
   --yes           install missing Debian packages without asking
 
-Exit status: 0 when everything ran and passed, 1 when an item failed (the table says which), 2 for wrong arguments.
+Exit status: 0 when everything ran and passed, 1 when an item failed (the table says which), 2 for wrong arguments, 6
+when a folder cannot be written.
 TEXT
 }
 
@@ -51,6 +52,11 @@ while [ $# -gt 0 ]; do
 done
 [[ $device == cuda || $device == emu ]] || die "--device: '$device', expected cuda or emu"
 [[ $seconds =~ ^[0-9]+$ ]] || die "--seconds: '$seconds' is no number"
+# Before minutes of work.
+for folder in "$prepare" "$output"; do
+  [ -z "$folder" ] || { mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ]; } ||
+    { echo "error: $folder cannot be written; give another folder" >&2; exit 6; }
+done
 if [ -n "$run" ]; then
   [ -z "$prepare" ] || die "--prepare and --run: give one of them, or neither"
   [ -n "$output" ] || die "--run: --output is missing: give the folder for the results"

@@ -6,6 +6,7 @@
 #include "cuda/device/vector.h"
 #include "cuda/runtime/launch.h"
 #include "lib/tensor/copy.h"
+#include "lib/tensor/cpu/convert.h"
 
 namespace stmoe::gpu {
 namespace {
@@ -87,22 +88,6 @@ STMOE_KERNEL fill_vectors(T* to, int64_t units, T value) {
     if (first + j * kThreads < units) store_vector(to + (first + j * kThreads) * V, vector);
 }
 
-template <class F>
-void visit_element(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::i64:
-      return f(int64_t{});
-    case DType::i32:
-      return f(int32_t{});
-    case DType::u8:
-      return f(uint8_t{});
-    case DType::i16:
-      return f(int16_t{});
-    default:
-      return visit_floating(dtype, f);
-  }
-}
-
 bool both_contiguous(const Tensor& a, const Tensor& b) {
   return a.is_contiguous() && b.is_contiguous();
 }
@@ -141,9 +126,9 @@ constexpr int kCopied = kDTypeOf<To> == kDTypeOf<From> ||
                             : 1;
 
 void copy(const Tensor& to, const Tensor& from) {
-  visit_element(to.dtype(), [&](auto to_tag) {
+  visit_any(to.dtype(), [&](auto to_tag) {
     using To = decltype(to_tag);
-    visit_element(from.dtype(), [&](auto from_tag) {
+    visit_any(from.dtype(), [&](auto from_tag) {
       using From = decltype(from_tag);
       const auto run = [&](auto v) {
         constexpr int V = decltype(v)::value;
@@ -160,7 +145,7 @@ void copy(const Tensor& to, const Tensor& from) {
 }
 
 void fill(const Tensor& to, double value) {
-  visit_element(to.dtype(), [&](auto tag) {
+  visit_any(to.dtype(), [&](auto tag) {
     using T = decltype(tag);
     visit_vector<T>(tiles_rows(kVectorOf<T>, to.numel(), to.raw()), [&](auto v) {
       constexpr int V = decltype(v)::value;

@@ -261,18 +261,10 @@ STMOE_KERNEL add_up_kernel(T* total, double* sums, const double* loss, const dou
   }
 }
 
-template <class F>
-void visit_logits(DType dtype, F&& f) {
-  if (dtype == DType::f64)
-    f(double{});
-  else
-    f(float{});
-}
-
 void forward(const CrossEntropyRows& rows, const Tensor& logits_NV, const Tensor& targets_N,
              const CrossEntropyOptions& options) {
   const int64_t size = logits_NV.dim(1);
-  visit_logits(logits_NV.dtype(), [&](auto tag) {
+  visit_wide(logits_NV.dtype(), [&](auto tag) {
     using T = decltype(tag);
     visit_vector<T>(tiles_rows(kVectorOf<T>, size, logits_NV.raw()), [&](auto v) {
       launch(forward_kernel<decltype(v)::value, T>, {logits_NV.dim(0)}, kThreads, 0,
@@ -297,7 +289,7 @@ void forward_and_gradient_as(const CrossEntropyRows& rows, const Tensor& dlogits
 void forward_and_gradient(const CrossEntropyRows& rows, const Tensor& dlogits_NV,
                           const Tensor& logits_NV, const Tensor& targets_N, double dtotal,
                           const CrossEntropyOptions& options) {
-  visit_logits(logits_NV.dtype(), [&](auto tag) {
+  visit_wide(logits_NV.dtype(), [&](auto tag) {
     using T = decltype(tag);
     if (dlogits_NV.dtype() == DType::bf16)
       forward_and_gradient_as<bf16, T>(rows, dlogits_NV, logits_NV, targets_N, dtotal, options);
@@ -310,7 +302,7 @@ void backward(const Tensor& dlogits_NV, const Tensor& dtotal, const Tensor& logi
               const Tensor& targets_N, const CrossEntropyRows& rows,
               const CrossEntropyOptions& options) {
   const int64_t size = logits_NV.dim(1);
-  visit_logits(logits_NV.dtype(), [&](auto tag) {
+  visit_wide(logits_NV.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const bool in_vectors = tiles_rows(kVectorOf<T>, size, logits_NV.raw(), dlogits_NV.raw());
     visit_vector<T>(in_vectors, [&](auto v) {
@@ -323,7 +315,7 @@ void backward(const Tensor& dlogits_NV, const Tensor& dtotal, const Tensor& logi
 
 void add_up(const Tensor& total, const Tensor& sums, const CrossEntropyRows& rows,
             const Tensor& targets_N) {
-  visit_logits(total.dtype(), [&](auto tag) {
+  visit_wide(total.dtype(), [&](auto tag) {
     using T = decltype(tag);
     launch(add_up_kernel<T>, {1}, kSumThreads, 0, total.data<T>(), sums.data<double>(),
            rows.loss_N.data<double>(), rows.cross_entropy_N.data<double>(),
